@@ -1,0 +1,147 @@
+"""Scoring a subnet: recalibrate its batch norms, then count correct answers. Always in fp32, on a private copy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from search_spaces.arch import Arch
+from search_spaces.network import NetworkSpace
+from supernet.data import ImageData, Split, normalize
+from supernet.model import Supernet
+
+BATCH = 250  # images at once: small enough for a CPU's caches, large enough for stable batch statistics
+
+
+@torch.no_grad()
+def recalibrate(subnet: nn.Module, images: Tensor, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Sets the batch norms' statistics to the cumulative average over `images`, and leaves `subnet` in eval mode.
+
+    images: uint8 [n, C, H, W], seen without labels or augmentation. A supernet's own statistics mix all subnets, so
+    a slice of it answers at chance until this is done (BigNAS A.8; Once-for-All uses 2,000 training images).
+    """
+    norms = [m for m in subnet.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # None asks torch for the cumulative average
+    subnet.eval()
+    for norm in norms:
+        norm.train()
+    for batch in _batches(images):
+        subnet(normalize(batch, mean, std, device=_device(subnet)))
+    for norm, momentum in zip(norms, momenta):
+        norm.momentum = momentum
+    subnet.eval()
+
+
+@torch.no_grad()
+def predict(subnet: nn.Module, images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Logits [n, classes] on the CPU for uint8 images [n, C, H, W]; `subnet` should be in eval mode."""
+    device = _device(subnet)
+    return torch.cat([subnet(normalize(batch, mean, std, device=device)).float().cpu() for batch in _batches(images)])
+
+
+def count_correct(subnet: nn.Module, split: Split, mean: Sequence[float], std: Sequence[float]) -> int:
+    """Images of `split` whose highest logit is the label's. Raises ValueError when a logit is not finite."""
+    logits = predict(subnet, split.images, mean, std)
+    if not torch.isfinite(logits).all():
+        raise ValueError("the network's logits are not finite")
+    return int((logits.argmax(1) == split.labels).sum())
+
+
+class SupernetEvaluator:
+    """Scores architectures of one supernet: export, recalibrate, top-1 (0 to 1) on the search-validation split.
+
+    Runs on `threads` CPU threads whatever the process is set to, so that a score does not depend on who computes it.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        calibration: Tensor,
+        validation: Split,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: str = "cpu",
+        threads: int = 1,
+    ) -> None:
+        self.supernet = supernet.to(device).eval()
+        self.calibration, self.validation = calibration, validation
+        self.mean, self.std, self.threads = tuple(mean), tuple(std), threads
+
+    def evaluate(self, archs: Sequence[Arch]) -> list[dict[str, float]]:
+        """`{"top1": …}` for each architecture."""
+        with _threads(self.threads):
+            return [self._score(arch) for arch in archs]
+
+    def _score(self, arch: Arch) -> dict[str, float]:
+        subnet = self.supernet.export(arch)
+        recalibrate(subnet, self.calibration, self.mean, self.std)
+        correct = count_correct(subnet, self.validation, self.mean, self.std)
+        return {"top1": correct / len(self.validation.labels)}
+
+
+def shared_arrays(weights: Mapping[str, Tensor], data: ImageData) -> dict[str, np.ndarray]:
+    """What evaluators in other processes need, as arrays that an object store can share without copying.
+
+    weights: the supernet's state dict. Only the calibration and search-validation splits are in it.
+    """
+    arrays = {f"weights.{name}": t.detach().cpu().numpy() for name, t in weights.items()}
+    return arrays | {
+        "calibration": data.calibration.images.numpy(),
+        "validation": data.validation.images.numpy(),
+        "labels": data.validation.labels.numpy(),
+    }
+
+
+def evaluator_from_arrays(
+    space: Mapping[str, Any],
+    mean: Sequence[float],
+    std: Sequence[float],
+    device: str,
+    shared: Mapping[str, np.ndarray],
+) -> SupernetEvaluator:
+    """The evaluator over `shared_arrays`, whose memory it uses in place and never writes to.
+
+    space: `NetworkSpace.to_dict()`. device: "cpu" or "cuda".
+    """
+    tensors = {name: _readonly(array) for name, array in shared.items()}
+    weights = {n.removeprefix("weights."): t for n, t in tensors.items() if n.startswith("weights.")}
+    with torch.device("meta"):
+        supernet = Supernet(NetworkSpace.from_dict(space))
+    supernet.load_state_dict(weights, assign=True)
+    split = Split(tensors["validation"], tensors["labels"])
+    return SupernetEvaluator(supernet, tensors["calibration"], split, mean, std, device)
+
+
+def _readonly(array: np.ndarray) -> Tensor:
+    """A tensor over memory that may be write-protected; torch warns of that once, and nothing here writes."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def _batches(images: Tensor) -> Iterator[Tensor]:
+    return iter(images.split(BATCH))
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

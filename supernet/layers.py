@@ -1,0 +1,107 @@
+"""Elastic layers: one full-size weight, of which an architecture uses a slice.
+
+A layer is sliced to the first output and input channels and the centre of its kernel. What must differ between the
+scales at which a block can stand is kept once per level (number of poolings before it): batch norm's statistics and
+affine vectors, and a small matrix that transforms the kernel, the identity at the start. All of it folds into plain
+weights on export.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search_spaces.plan import Layer
+
+
+class ElasticConv2d(nn.Module):
+    """Bias-free 'same' convolution with elastic channels and kernel size.
+
+    in_channels, out_channels: the largest. kernels: the sizes on offer. levels: number of pooling levels.
+    Kernels of a smaller size are the centre of the largest one times a matrix per size (Once-for-All, Cai et al.
+    2020), here also per level. A 1x1 kernel or a layer of one size and one level has no such matrix.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernels: tuple[int, ...], levels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernels[-1], kernels[-1]))
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+        transformed = kernels if kernels[-1] > 1 and (levels > 1 or len(kernels) > 1) else ()
+        self.transforms = nn.ParameterDict(
+            {str(k): nn.Parameter(torch.eye(k * k).repeat(levels, 1, 1)) for k in transformed}
+        )
+
+    def sliced(self, layer: Layer, level: int) -> Tensor:
+        """The plain weight [layer.out_channels, layer.in_channels, layer.kernel, layer.kernel] for this level."""
+        k, edge = layer.kernel, (self.weight.shape[-1] - layer.kernel) // 2
+        weight = self.weight[: layer.out_channels, : layer.in_channels, edge : edge + k, edge : edge + k]
+        if str(k) not in self.transforms:
+            return weight
+        # fp32 whatever the autocast: the product is tiny next to the convolution and its rounding would add up
+        with torch.autocast(weight.device.type, enabled=False):
+            return (weight.flatten(2) @ self.transforms[str(k)][level].T).view(weight.shape)
+
+    def forward(self, x: Tensor, layer: Layer, level: int) -> Tensor:
+        """[batch, layer.in_channels, H, W] → [batch, layer.out_channels, H, W]."""
+        return F.conv2d(x, self.sliced(layer, level), padding=layer.kernel // 2)
+
+    @torch.no_grad()
+    def export_to(self, plain: nn.Module, layer: Layer, level: int) -> None:
+        """Copies the sliced weight into an `nn.Conv2d` of this layer's shape."""
+        _copy(plain, weight=self.sliced(layer, level))
+
+
+class ElasticBatchNorm2d(nn.Module):
+    """Batch norm with elastic channels; affine vectors and running statistics exist once per level.
+
+    The running statistics mix all subnets that passed through, so they are good for no single one of them:
+    an exported subnet is recalibrated before it is scored.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, levels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(levels, channels))
+        self.bias = nn.Parameter(torch.zeros(levels, channels))
+        self.register_buffer("running_mean", torch.zeros(levels, channels))
+        self.register_buffer("running_var", torch.ones(levels, channels))
+
+    def forward(self, x: Tensor, layer: Layer, level: int) -> Tensor:
+        """[batch, layer.out_channels, H, W], normalised by the batch in training and by the statistics otherwise."""
+        mean, var, weight, bias = (t[level, : layer.out_channels] for t in self._tensors())
+        return F.batch_norm(x, mean, var, weight, bias, training=self.training)
+
+    @torch.no_grad()
+    def export_to(self, plain: nn.Module, layer: Layer, level: int) -> None:
+        """Copies this level's vectors into an `nn.BatchNorm2d` of this layer's shape."""
+        mean, var, weight, bias = (t[level, : layer.out_channels] for t in self._tensors())
+        _copy(plain, weight=weight, bias=bias, running_mean=mean, running_var=var)
+
+    def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.running_mean, self.running_var, self.weight, self.bias
+
+
+class ElasticLinear(nn.Module):
+    """Linear layer with elastic input width, shared by all levels."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        plain = nn.Linear(in_features, out_features)
+        self.weight, self.bias = plain.weight, plain.bias
+
+    def forward(self, x: Tensor, layer: Layer, level: int) -> Tensor:
+        """[batch, layer.in_channels] → [batch, out_features]."""
+        return F.linear(x, self.weight[:, : layer.in_channels], self.bias)
+
+    @torch.no_grad()
+    def export_to(self, plain: nn.Module, layer: Layer, level: int) -> None:
+        """Copies the sliced weight and the bias into an `nn.Linear` of this layer's shape."""
+        _copy(plain, weight=self.weight[:, : layer.in_channels], bias=self.bias)
+
+
+def _copy(plain: nn.Module, **tensors: Tensor) -> None:
+    for name, tensor in tensors.items():
+        getattr(plain, name).copy_(tensor)
