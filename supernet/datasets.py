@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,36 +18,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from supernet.data import DataError, RawData, stratified_split
+
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 CHANNELS = (1, 3, 4)
 FOLDER_SIZE = 32  # pixels a side, where a folder's images don't agree on a small square
 LARGEST_OWN_SIZE = 96  # pixels a side: bigger images are shrunk unless an image size is asked for
 TEST_SPLIT_SEED = 20  # fixed: one test set for everybody, whatever seed a run has
 RESIZE_CHUNK = 4096  # images
-
-
-class DataError(ValueError):
-    """A data set that can't be found, read or used; the message names the culprit and the way out."""
-
-
-@dataclass(frozen=True, eq=False)
-class RawData:
-    """A data set as its files give it, in memory, before the training images are split further."""
-
-    train_images: Tensor
-    """uint8 [N, C, H, H], 0 to 255."""
-    train_labels: Tensor
-    """int64 [N], indices into ``classes``."""
-    test_images: Tensor
-    """uint8 [M, C, H, H]."""
-    test_labels: Tensor
-    """int64 [M]."""
-    classes: tuple[str, ...]
-    """Class names, at least two."""
-    flip: bool
-    """Whether a mirrored image is still an image of its class."""
-    skipped: int = 0
-    """Corrupt files left out."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +54,8 @@ def load(spec: str, *, image_size: int | None = None, download: bool = False, sk
     """Read a data set into memory.
 
     Args:
-        spec: ``digits``, ``cifar10[:ROOT]``, ``cifar100[:ROOT]``, ``fashion_mnist[:ROOT]``, ``folder:DIR`` or ``npz:FILE``;
-            ROOT defaults to ``./data``.
+        spec: ``digits``, ``cifar10[:ROOT]``, ``cifar100[:ROOT]``, ``fashion_mnist[:ROOT]``, ``folder:DIR`` or
+            ``npz:FILE``; ROOT defaults to ``./data``.
         image_size: pixels a side that every image is resized to. By default images keep their size; those of a folder
             do when all are one square size up to 96, and become 32 otherwise.
         download: fetch a missing torchvision data set into ROOT.
@@ -99,52 +75,6 @@ def load(spec: str, *, image_size: int | None = None, download: bool = False, sk
     return replace(
         raw, train_images=_resize(raw.train_images, image_size), test_images=_resize(raw.test_images, image_size)
     )
-
-
-def stratified_split(
-    labels: Tensor, classes: tuple[str, ...], sizes: Mapping[str, int], rng: np.random.Generator
-) -> dict[str, Tensor]:
-    """Deal indices to the named parts and to ``train``, which takes the rest, every class in proportion.
-
-    Args:
-        labels: int64 [N].
-        classes: their names, for the error.
-        sizes: images a part; a part is larger only where each class must have one image in it.
-        rng: the only source of randomness.
-
-    Returns:
-        int64 indices a part: disjoint, together 0 to N-1, in random order, so that a slice of a part mixes the classes
-        even where the files came sorted by class (a batch norm recalibrated on one class at a time would be wrong).
-
-    Raises:
-        DataError: a class has too few images to give each part one.
-    """
-    counts = np.bincount(labels.numpy(), minlength=len(classes))
-    names = [*sizes, "train"]
-    rarest = int(counts.argmin())
-    if counts[rarest] < len(names):
-        raise DataError(
-            f"class {classes[rarest]!r} has {counts[rarest]} images to split into {', '.join(names)}; "
-            f"each class needs at least {len(names)}"
-        )
-    ends = np.cumsum([_shares(counts, size) for size in sizes.values()], axis=0)
-    dealt: list[list[np.ndarray]] = [[] for _ in names]
-    for index in range(len(classes)):
-        members = rng.permutation(np.flatnonzero(labels.numpy() == index))
-        for part, piece in zip(dealt, np.split(members, ends[:, index]), strict=True):
-            part.append(piece)
-    return {
-        name: torch.from_numpy(rng.permutation(np.concatenate(part))) for name, part in zip(names, dealt, strict=True)
-    }
-
-
-def _shares(counts: np.ndarray, total: int) -> np.ndarray:
-    """Images of each class in a part of ``total``: proportional by largest remainder, and never none."""
-    quota = counts * total / counts.sum()
-    shares = np.maximum(np.floor(quota).astype(np.int64), 1)
-    missing = max(total - int(shares.sum()), 0)
-    shares[np.argsort(shares - quota, kind="stable")[:missing]] += 1
-    return shares
 
 
 def _resize(images: Tensor, size: int) -> Tensor:
@@ -184,12 +114,11 @@ def _torchvision(class_name: str, folder: str, argument: str, options: ReadOptio
     try:
         train, test = (reader(root, train=part, download=options.download) for part in (True, False))
     except (RuntimeError, OSError, ValueError, AssertionError) as error:  # what torchvision raises on bad files
-        name = class_name.lower()
         raise DataError(
             f"no complete {class_name} in {root / folder} ({error}); give the folder that holds {folder}/ "
-            f"as the data set's ROOT (--data {name}:ROOT), or fetch it with --download"
+            "as ROOT, after the data set's name and a colon, or fetch it with --download"
         ) from error
-    return RawData(*_tensors(train), *_tensors(test), classes=tuple(train.classes), flip=True)
+    return RawData(*_tensors(train), *_tensors(test), classes=tuple(train.classes), flip=True, skipped=0)
 
 
 def _tensors(split: Any) -> tuple[Tensor, Tensor]:
@@ -246,7 +175,7 @@ def _default_size(files: dict[str, list[Path]]) -> int:
         try:
             with Image.open(path) as image:
                 size = image.size
-        except Exception:  # noqa: S112 - reported or skipped when its pixels are read
+        except Exception:  # reported or skipped when its pixels are read
             continue
         if size[0] != size[1] or size[0] > LARGEST_OWN_SIZE or size != (common or size):
             return FOLDER_SIZE
@@ -264,11 +193,12 @@ def _read_images(files: dict[str, list[Path]], size: int, skip_corrupt: bool) ->
         for index, pixels in enumerate(pool.map(functools.partial(_try_decode, size=size), paths)):
             if isinstance(pixels, DataError):
                 if not skip_corrupt:
+                    pool.shutdown(wait=False, cancel_futures=True)  # or the error waits for all the other images
                     raise pixels
                 continue
             images[len(kept)] = torch.from_numpy(pixels)
             kept.append(index)
-    targets = torch.tensor(labels)[kept]
+    targets = torch.tensor([labels[index] for index in kept], dtype=torch.int64)
     for label, count in enumerate(torch.bincount(targets, minlength=len(files)).tolist()):
         if not count:
             name = list(files)[label]
@@ -326,7 +256,7 @@ def _npz(argument: str, options: ReadOptions) -> RawData:
         )
     if not bool(torch.isin(test_labels, seen).all()):
         raise DataError(f"{path}: y_test has {_few(test_labels.unique().tolist())}, outside 0 to {len(seen) - 1}")
-    return RawData(train_images, train_labels, test_images, test_labels, classes, flip)
+    return RawData(train_images, train_labels, test_images, test_labels, classes, flip, skipped=0)
 
 
 def _few(values: Iterable[Any]) -> str:
@@ -337,32 +267,17 @@ def _few(values: Iterable[Any]) -> str:
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise DataError(f"no such file: {path}")
+    pairs, single = ("x_train", "y_train", "x_test", "y_test"), ("images", "labels")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            found = set(archive.files)
-            wanted = {"x_train", "y_train", "x_test", "y_test"}
-            if not wanted <= found:
-                wanted = {"images", "labels"}
-            if not wanted <= found:
-                raise DataError(
-                    f"{path} needs x_train, y_train, x_test, y_test, or images, labels; it has {_few(sorted(found)) or 'none'}"
-                )
-            return {key: archive[key] for key in wanted}
-    except DataError:
-        raise
-    # What numpy and zipfile raise on a file that is no .npz, one that is damaged, or one with pickled objects in it.
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        AttributeError,
-        TypeError,
-        RuntimeError,
-        MemoryError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+            found = sorted(archive.files)
+            wanted = next((keys for keys in (pairs, single) if set(keys) <= set(found)), ())
+            arrays = {key: np.asarray(archive[key]) for key in wanted}
+    except Exception as error:  # numpy and zipfile raise nearly anything on bad bytes
         raise DataError(f"{path} is not a readable .npz file of plain arrays ({error})") from error
+    if not arrays:
+        raise DataError(f"{path} needs {', '.join(pairs)}, or {', '.join(single)}; it has {_few(found) or 'none'}")
+    return arrays
 
 
 def _npz_split(path: Path, arrays: dict[str, np.ndarray], image_key: str, label_key: str) -> tuple[Tensor, Tensor]:

@@ -52,7 +52,7 @@ def count_correct(subnet: nn.Module, split: Split, mean: Sequence[float], std: S
     logits = predict(subnet, split.images, mean, std)
     if not torch.isfinite(logits).all():
         raise ValueError("the network's logits are not finite")
-    return int((logits.argmax(1) == split.labels).sum())
+    return int((logits.argmax(1) == split.labels.cpu()).sum())
 
 
 class SupernetEvaluator:

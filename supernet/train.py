@@ -104,7 +104,8 @@ class Trainer:
     def __init__(self, supernet: Supernet, data: ImageData, config: TrainConfig, device: str = "auto") -> None:
         self.device = resolve_device(device)
         self.supernet = supernet.to(self.device).train()
-        self.data, self.config = data, config
+        self.data, self.config = data.to(self.device), config
+        self._fingerprint = fingerprint(data)
         self.step = 0
         self.steps_per_epoch = steps_per_epoch(len(data.train.labels), config.batch_size)
         self.total_steps = config.epochs * self.steps_per_epoch
@@ -179,7 +180,7 @@ class Trainer:
         return {
             "space": self.supernet.space.to_dict(),
             "recipe": asdict(self.config),
-            "data": fingerprint(self.data),
+            "data": self._fingerprint,
         }
 
     def save(self, path: Path) -> None:

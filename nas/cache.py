@@ -1,0 +1,71 @@
+"""Evaluations that need not be done again, shared between searches through one file."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+
+class EvaluationCache:
+    """Metrics by architecture key, for one context, in an append-only file of JSON lines.
+
+    Several processes may use one file: each sees what the others have added. A line that a killed process left
+    unfinished is skipped. Nothing is flushed to the disk: what a power failure takes is evaluated again.
+
+    path: created when missing; None keeps everything in memory.
+    context: what the metrics depend on beside the architecture, such as the checkpoint's hash and the split.
+    """
+
+    def __init__(self, path: Path | str | None = None, context: str = "") -> None:
+        self._context = context
+        self._metrics: dict[str, dict[str, float]] = {}
+        self._read_up_to = 0
+        self._file: int | None = None
+        if path is not None:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    def get(self, key: str) -> dict[str, float] | None:
+        """The metrics of the architecture `key`, or None."""
+        if key not in self._metrics:
+            self._read_new_lines()
+        return self._metrics.get(key)
+
+    def put(self, key: str, metrics: Mapping[str, float]) -> None:
+        """Adds one evaluation. Raises OSError when the disk is full."""
+        self._metrics[key] = dict(metrics)
+        if self._file is None:
+            return
+        line = json.dumps({"context": self._context, "key": key, "metrics": dict(metrics)}).encode() + b"\n"
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            size = os.fstat(self._file).st_size
+            if size and os.pread(self._file, 1, size - 1) != b"\n":
+                line = b"\n" + line  # ends what a killed writer began
+            if os.write(self._file, line) < len(line):
+                raise OSError(f"could not write to the evaluation cache: the disk is full, {size} bytes written so far")
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _read_new_lines(self) -> None:
+        if self._file is None or (size := os.fstat(self._file).st_size) <= self._read_up_to:
+            return
+        new = os.pread(self._file, size - self._read_up_to, self._read_up_to)
+        complete = new[: new.rfind(b"\n") + 1]
+        self._read_up_to += len(complete)
+        for line in complete.splitlines():
+            try:
+                entry = json.loads(line)
+                if entry["context"] == self._context:
+                    self._metrics.setdefault(entry["key"], entry["metrics"])
+            except (ValueError, KeyError, TypeError):
+                continue  # a line torn by a killed writer

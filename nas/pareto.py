@@ -1,0 +1,75 @@
+"""Constrained domination: which trials are better than which, with several objectives and limits.
+
+A feasible trial dominates an infeasible one; of two infeasible ones the smaller violation dominates; two feasible
+ones compare by Pareto domination (Deb et al. 2002, NSGA-II, section VI).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import moocore
+import numpy as np
+
+from nas.trial import Trial
+
+
+def points(trials: Sequence[Trial], objectives: Mapping[str, str]) -> np.ndarray:
+    """Objective values, all to be minimised: float64 [trials, objectives]. Every trial must be complete."""
+    signs = [-1.0 if direction == "maximize" else 1.0 for direction in objectives.values()]
+    rows = [[sign * trial.metrics[name] for sign, name in zip(signs, objectives)] for trial in trials]
+    return np.array(rows, dtype=float).reshape(len(trials), len(objectives))
+
+
+def ranks(values: np.ndarray, violations: np.ndarray) -> np.ndarray:
+    """Fronts under constrained domination, int [n]: 0 is dominated by none, 1 by members of front 0 alone, …
+
+    values: to be minimised [n, objectives]. violations: 0 where feasible [n].
+    """
+    result = np.zeros(len(values), dtype=int)
+    feasible = violations <= 0
+    if feasible.any():
+        result[feasible] = moocore.pareto_rank(values[feasible])
+    if not feasible.all():
+        first = result[feasible].max() + 1 if feasible.any() else 0
+        result[~feasible] = first + np.unique(violations[~feasible], return_inverse=True)[1]
+    return result
+
+
+def crowding(values: np.ndarray, fronts: np.ndarray) -> np.ndarray:
+    """Crowding distance within each front, float64 [n]; infinite at the ends of a front (Deb et al. 2002, III-B)."""
+    distance = np.zeros(len(values))
+    for front_ in np.unique(fronts):
+        members = np.flatnonzero(fronts == front_)
+        for column in values[members].T:
+            order = members[np.argsort(column, kind="stable")]
+            ordered = np.sort(column)
+            distance[order[[0, -1]]] = np.inf
+            if ordered[-1] > ordered[0]:
+                distance[order[1:-1]] += (ordered[2:] - ordered[:-2]) / (ordered[-1] - ordered[0])
+    return distance
+
+
+def front(trials: Sequence[Trial], objectives: Mapping[str, str]) -> list[Trial]:
+    """The feasible trials that no feasible trial dominates, in order of number."""
+    feasible = [trial for trial in trials if trial.feasible]
+    if not feasible:
+        return []
+    kept = moocore.is_nondominated(points(feasible, objectives), keep_weakly=True)
+    return [trial for trial, keep in zip(feasible, kept) if keep]
+
+
+def best(trials: Sequence[Trial], objectives: Mapping[str, str]) -> Trial | None:
+    """The feasible trial that is best by the first objective, the others breaking ties; None when none is feasible."""
+    feasible = [trial for trial in trials if trial.feasible]
+    if not feasible:
+        return None
+    return min(zip(points(feasible, objectives).tolist(), feasible), key=lambda pair: pair[0])[1]
+
+
+def hypervolume(trials: Sequence[Trial], objectives: Mapping[str, str], reference: Mapping[str, float]) -> float:
+    """Volume that the feasible trials dominate, up to the `reference` value of each objective."""
+    signs = [-1.0 if direction == "maximize" else 1.0 for direction in objectives.values()]
+    corner = [sign * reference[name] for sign, name in zip(signs, objectives)]
+    feasible = [trial for trial in trials if trial.feasible]
+    return float(moocore.hypervolume(points(feasible, objectives), ref=corner))

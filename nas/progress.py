@@ -1,0 +1,65 @@
+"""Progress bars on stderr, and TensorBoard curves of a training run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+def bar(console: Console) -> Progress:
+    """A bar with a count, free text, elapsed time and time left; it disappears from logs that are no terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+class TrainingProgress:
+    """Shows a training run: loss, accuracy and time left in a bar, every record in TensorBoard.
+
+    Where stderr is no terminal, one line an epoch takes the place of the bar.
+    """
+
+    def __init__(self, console: Console, tensorboard: Path) -> None:
+        self._console, self._tensorboard = console, tensorboard
+        self._bar = bar(console)
+        self._writer: Any = None
+
+    def __enter__(self) -> TrainingProgress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._writer is not None:
+            self._bar.stop()
+            self._writer.close()
+
+    def start(self, step: int, total: int) -> None:
+        """The run stands at `step` of `total`; nothing is shown or written before this."""
+        from tensorboardX import SummaryWriter
+
+        self._task = self._bar.add_task("training", total=total, completed=step, note="")
+        self._writer = SummaryWriter(str(self._tensorboard))
+        self._bar.start()
+
+    def record(self, values: dict[str, Any]) -> None:
+        """One metric record of `supernet.train.fit`."""
+        step = values["step"]
+        for name, value in values.items():
+            if name not in ("step", "epoch"):
+                self._writer.add_scalar(name, value, step)
+        if "loss_max" in values:
+            note = f"epoch {values['epoch']}  loss {values['loss_max']:.3f}  {values['images_per_s']:.0f} images/s"
+            self._bar.update(self._task, completed=step, note=note)
+        elif "val_top1_max" in values:
+            scores = f"largest {values['val_top1_max']:.1%}, smallest {values['val_top1_min']:.1%}"
+            self._console.print(f"epoch {values['epoch']}: validation top-1 of the {scores}", highlight=False)

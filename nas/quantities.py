@@ -1,0 +1,25 @@
+"""Quantities as people write them: 20M, 1.5G, 250k."""
+
+from __future__ import annotations
+
+import math
+import re
+
+_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
+
+
+def parse_quantity(text: str) -> float:
+    """`"20M"` → 20e6; units k, M, G and T in either case. Raises ValueError for anything else or a negative value."""
+    match = re.fullmatch(r"\s*(\d+\.?\d*(?:e[+-]?\d+)?|\.\d+)\s*([kmgt]?)\s*", text, re.IGNORECASE)
+    value = float(match[1]) * _UNITS[match[2].lower()] if match else math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is not a quantity; write for example 20M, 1.5G or 250000")
+    return value
+
+
+def show_quantity(value: float) -> str:
+    """20_000_000 → `"20.0M"`, three digits that count."""
+    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= scale:
+            return f"{value / scale:.3g}{unit}"
+    return f"{value:.4g}"

@@ -1,0 +1,157 @@
+"""A run folder: what was trained on what, with where its files are. Reading one needs neither torch nor ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from search_spaces.network import NetworkSpace
+
+FORMAT = "nas-run-1"
+
+
+class RunError(ValueError):
+    """The folder is not a run, or not one that this can be done with; the message names it."""
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How a run's images are read; the reader itself is `supernet.datasets.load`.
+
+    spec: such as `cifar10:DIR`. image_size: pixels, or None for the data set's own. skip_corrupt: leave out images
+    that cannot be read rather than stop.
+    """
+
+    spec: str
+    image_size: int | None = None
+    skip_corrupt: bool = False
+
+    def __post_init__(self) -> None:
+        if self.image_size is not None and not 1 <= self.image_size <= 4096:
+            raise ValueError(f"image size is {self.image_size}; valid: 1 to 4096 pixels")
+
+
+@dataclass(frozen=True)
+class Run:
+    """An opened run folder."""
+
+    path: Path
+
+    @classmethod
+    def create(
+        cls, path: str | Path, space: NetworkSpace, data: DataOptions, recipe: Mapping[str, Any], classes: list[str]
+    ) -> Run:
+        """Makes the folder and writes `run.json`. Raises RunError when the folder holds anything already."""
+        run = cls(Path(path))
+        require_empty(run.path, "continue it with --resume, or name another folder with -o")
+        run.path.mkdir(parents=True, exist_ok=True)
+        description = {
+            "format": FORMAT,
+            "space": space.to_dict(),
+            "data": asdict(data),
+            "classes": classes,
+            "recipe": dict(recipe),
+            "versions": versions(),
+        }
+        write_json(run.path / "run.json", description)
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Raises RunError naming the folder when it is missing or no run."""
+        run = cls(Path(path))
+        if not run.path.is_dir():
+            raise RunError(f"there is no run folder {run.path}; make one with `nas train … -o {run.path}`")
+        run.description  # noqa: B018 - read now, so that a bad folder is named here
+        return run
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """The contents of `run.json`."""
+        file = self.path / "run.json"
+        try:
+            description = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunError(f"{self.path} is not a run folder: it has no run.json") from None
+        except (OSError, ValueError) as error:
+            raise RunError(f"{file} cannot be read: {error}") from None
+        if not isinstance(description, dict) or description.get("format") != FORMAT:
+            raise RunError(f"{file} is not the description of a run of this version ({FORMAT})")
+        return description
+
+    @cached_property
+    def space(self) -> NetworkSpace:
+        """The space that the supernet covers."""
+        return NetworkSpace.from_dict(self.description["space"])
+
+    @property
+    def data(self) -> DataOptions:
+        """How to read the images again."""
+        return DataOptions(**self.description["data"])
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The fields of `supernet.train.TrainConfig`."""
+        return dict(self.description["recipe"])
+
+    @property
+    def checkpoint(self) -> Path:
+        """The training state, written by `supernet.checkpoint`."""
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        """Training metrics, one JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def evaluations(self) -> Path:
+        """The evaluation cache that the run's studies share."""
+        return self.path / "evaluations.jsonl"
+
+    def study(self, name: str) -> Path:
+        """The journal of a study. Raises RunError for a name that is no plain file name."""
+        if not name or not all(c.isalnum() or c in "._-" for c in name) or name.startswith("."):
+            raise RunError(f"study name {name!r} is not valid: use letters, digits, '.', '_' and '-'")
+        return self.path / "studies" / f"{name}.journal"
+
+    def study_names(self) -> list[str]:
+        """The studies made so far, by name."""
+        return sorted(file.stem for file in (self.path / "studies").glob("*.journal"))
+
+
+def require_empty(path: Path, advice: str) -> None:
+    """Raises RunError with `advice` unless `path` is missing or an empty folder."""
+    if path.is_file():
+        raise RunError(f"{path} is a file; a folder is needed")
+    if path.is_dir() and any(path.iterdir()):
+        raise RunError(f"the folder {path} is not empty; {advice}")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes indented JSON atomically: readers see the old file or the new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that decide a result."""
+    found = {"python": platform.python_version()}
+    for name in ("nas-service", "torch", "torchvision", "ray", "optuna", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,76 @@
+"""Finding a network space: by catalog name, in a YAML file, or as an object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search_spaces import catalog
+from search_spaces.network import NetworkSpace
+
+_DATA_FIELDS = ("in_channels", "image_size", "num_classes")
+
+
+@dataclass(frozen=True)
+class NamedSpace:
+    """A space of the catalog, made for whatever the data set is."""
+
+    name: str
+    image_size: int | None = None
+
+    def build(self, in_channels: int, image_size: int, num_classes: int) -> NetworkSpace:
+        """The space for images of this shape and this many classes."""
+        return catalog.get(self.name, in_channels=in_channels, image_size=image_size, num_classes=num_classes)
+
+
+@dataclass(frozen=True)
+class GivenSpace:
+    """A space written by the user; what it says of the data must fit the data."""
+
+    fields: Mapping[str, Any]
+
+    @property
+    def image_size(self) -> int | None:
+        """Pixels, where the space fixes them."""
+        return self.fields.get("image_size")
+
+    def build(self, in_channels: int, image_size: int, num_classes: int) -> NetworkSpace:
+        """The space for this data. Raises ValueError naming a field that says otherwise."""
+        data = {"in_channels": in_channels, "image_size": image_size, "num_classes": num_classes}
+        for name, value in data.items():
+            if self.fields.get(name, value) != value:
+                raise ValueError(f"the space says {name} {self.fields[name]}, but the data set has {value}")
+        return NetworkSpace.from_dict({**self.fields, **data})
+
+
+SpaceSource = NamedSpace | GivenSpace | NetworkSpace
+
+
+def resolve(space: str | SpaceSource) -> NamedSpace | GivenSpace:
+    """What `space` means. Raises ValueError listing the catalog for an unknown name, or naming file and field."""
+    if isinstance(space, NamedSpace | GivenSpace):
+        return space
+    if isinstance(space, NetworkSpace):
+        return GivenSpace(space.to_dict())
+    if space in catalog.SPACES:
+        return NamedSpace(space)
+    if space.endswith((".yaml", ".yml", ".json")):
+        return GivenSpace(_read(Path(space)))
+    raise ValueError(f"unknown space {space!r}; valid: {', '.join(catalog.SPACES)}, or the path of a .yaml file")
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    import yaml
+
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+        # any data shape will do here: this checks the choices, and that no field is misspelt
+        shape = {"image_size": 1 << 12, **fields} if isinstance(fields, Mapping) else fields
+        NetworkSpace.from_dict(shape)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read the space {path}: {error}") from None
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    return fields

@@ -1,0 +1,52 @@
+"""Asynchronous constrained multi-objective evolution, the default strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from nas import pareto
+from nas.problem import Problem
+from nas.strategies.base import Strategy
+from nas.trial import Trial
+from search_spaces.arch import ArchLike
+
+
+class EvolutionStrategy(Strategy):
+    """A steady-state NSGA-II (Deb et al. 2002; Durillo et al. 2009) with the space's own genetic operators.
+
+    After `warmup` random trials every proposal is a child of the population: the best `population` trials by
+    constrained domination, then by crowding distance. Parents win a tournament of two; a child is a mutant, in half
+    of the cases of a crossover. The population is renewed trial by trial, so no worker ever waits for a generation.
+    """
+
+    def __init__(self, problem: Problem, seed: int, warmup: int = 20, population: int = 40) -> None:
+        super().__init__(problem, seed)
+        self.warmup, self.population = warmup, population
+        self._members: list[Trial] = []  # best first
+
+    def tell(self, trial: Trial) -> None:
+        """Lets a completed trial into the population, at the cost of the worst member when it is full."""
+        if trial.state != "complete":
+            return
+        members = [*self._members, trial]
+        values = pareto.points(members, self.problem.objectives)
+        fronts = pareto.ranks(values, np.array([member.violation for member in members]))
+        order = np.lexsort((-pareto.crowding(values, fronts), fronts))
+        self._members = [members[i] for i in order[: self.population]]
+
+    def candidates(self, number: int, rng: np.random.Generator) -> Iterator[ArchLike]:
+        """Children of the population, or samples during the warm-up."""
+        space = self.problem.space
+        while True:
+            if number < self.warmup or not self._members:
+                yield space.sample(rng)
+                continue
+            child = self._parent(rng)
+            if rng.random() < 0.5:
+                child = space.crossover(child, self._parent(rng), rng)
+            yield space.mutate(child, rng)
+
+    def _parent(self, rng: np.random.Generator) -> ArchLike:
+        return self._members[rng.integers(len(self._members), size=2).min()].arch

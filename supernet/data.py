@@ -1,0 +1,293 @@
+"""A data set in memory: its splits, the numbers that normalise it, and the order and look of its training batches.
+
+Images stay uint8 tensors and are augmented a batch at a time, on whatever device holds them. All randomness is a
+function of explicit seeds, so a run resumed in the middle of an epoch sees the batches it would have seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+MOST_VALIDATION = 5000  # images; a tenth of the training set where that is less
+MOST_CALIBRATION = 2000
+LEAST_STD = 1e-3  # a channel that never varies must not divide by zero
+STATS_CHUNK = 4096  # images
+_SPLIT, _SHUFFLE, _AUGMENT = range(3)  # spawn keys: independent streams of one seed
+
+
+class DataError(ValueError):
+    """A data set that can't be found, read or used; the message names the culprit and the way out."""
+
+
+@dataclass(frozen=True, eq=False)
+class RawData:
+    """A data set as its files give it, before the training images are split further."""
+
+    train_images: Tensor
+    """uint8 [N, C, H, H], 0 to 255."""
+    train_labels: Tensor
+    """int64 [N], indices into ``classes``."""
+    test_images: Tensor
+    """uint8 [M, C, H, H]."""
+    test_labels: Tensor
+    """int64 [M]."""
+    classes: tuple[str, ...]
+    """Class names, at least two."""
+    flip: bool
+    """Whether a mirrored image is still an image of its class."""
+    skipped: int
+    """Corrupt files left out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images and their labels."""
+
+    images: Tensor
+    """uint8 [N, C, H, H], 0 to 255."""
+    labels: Tensor
+    """int64 [N], indices into ``ImageData.classes``."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> Split:
+        """The same split with both tensors on ``device``."""
+        return Split(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """A data set ready for use: disjoint splits and what normalises them."""
+
+    train: Split
+    """Trains weights, and nothing else."""
+    calibration: Split
+    """Recalibrates batch norms."""
+    validation: Split
+    """Scores architectures during a search."""
+    test: Split
+    """Read by ``export`` and ``trust`` alone: whatever chooses by it spoils it."""
+    mean: tuple[float, ...]
+    """Per channel of ``train``, in the scale of 0 to 1."""
+    std: tuple[float, ...]
+    """Per channel of ``train``, in the scale of 0 to 1, at least 0.001."""
+    classes: tuple[str, ...]
+    """Class names; a label is an index into them."""
+    flip: bool
+    """Whether ``train_batches`` may mirror images."""
+    skipped: int
+    """Corrupt files left out when the data was read."""
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of an image."""
+        return self.train.images.shape[1]
+
+    @property
+    def image_size(self) -> int:
+        """Pixels a side."""
+        return self.train.images.shape[-1]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    def to(self, device: torch.device | str) -> ImageData:
+        """The same data with every split on ``device``."""
+        return replace(
+            self,
+            train=self.train.to(device),
+            calibration=self.calibration.to(device),
+            validation=self.validation.to(device),
+            test=self.test.to(device),
+        )
+
+
+def prepare(raw: RawData, seed: int) -> ImageData:
+    """Split the training images, stratified, into train, calibration and validation.
+
+    Calibration and validation are a tenth each, at most 2000 and 5000 images, and have at least one image of each class.
+    ``seed`` alone decides the split; the test set is passed on as it is.
+
+    Raises:
+        DataError: a class has fewer than three training images.
+    """
+    tenth = len(raw.train_labels) // 10
+    sizes = {"calibration": min(MOST_CALIBRATION, tenth), "validation": min(MOST_VALIDATION, tenth)}
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SPLIT,)))
+    parts = stratified_split(raw.train_labels, raw.classes, sizes, rng)
+    splits = {name: Split(raw.train_images[index], raw.train_labels[index]) for name, index in parts.items()}
+    mean, std = _channel_stats(splits["train"].images)
+    test = Split(raw.test_images, raw.test_labels)
+    return ImageData(**splits, test=test, mean=mean, std=std, classes=raw.classes, flip=raw.flip, skipped=raw.skipped)
+
+
+def stratified_split(
+    labels: Tensor, classes: tuple[str, ...], sizes: Mapping[str, int], rng: np.random.Generator
+) -> dict[str, Tensor]:
+    """Deal indices to the named parts and to ``train``, which takes the rest, every class in proportion.
+
+    Args:
+        labels: int64 [N].
+        classes: their names, for the error.
+        sizes: images a part; a part is larger only where that takes one image of each class.
+        rng: the only source of randomness.
+
+    Returns:
+        int64 indices a part: disjoint, together 0 to N-1, in random order, so that a slice of a part mixes the classes
+        even where the files came sorted by class (a batch norm recalibrated on one class at a time would be wrong).
+
+    Raises:
+        DataError: a class has too few images to give each part one.
+    """
+    counts = np.bincount(labels.numpy(), minlength=len(classes))
+    names = [*sizes, "train"]
+    rarest = int(counts.argmin())
+    if counts[rarest] < len(names):
+        raise DataError(
+            f"class {classes[rarest]!r} has {counts[rarest]} images to split into {', '.join(names)}; "
+            f"each class needs at least {len(names)}"
+        )
+    ends = np.cumsum([_shares(counts, size) for size in sizes.values()], axis=0)
+    dealt: list[list[np.ndarray]] = [[] for _ in names]
+    for index in range(len(classes)):
+        members = rng.permutation(np.flatnonzero(labels.numpy() == index))
+        for part, piece in zip(dealt, np.split(members, ends[:, index]), strict=True):
+            part.append(piece)
+    shuffled = [torch.from_numpy(rng.permutation(np.concatenate(part))) for part in dealt]
+    return dict(zip(names, shuffled, strict=True))
+
+
+def _shares(counts: np.ndarray, total: int) -> np.ndarray:
+    """Images of each class in a part of ``total``: proportional by largest remainder, and never none."""
+    quota = counts * total / counts.sum()
+    shares = np.maximum(np.floor(quota).astype(np.int64), 1)
+    missing = max(total - int(shares.sum()), 0)
+    shares[np.argsort(shares - quota, kind="stable")[:missing]] += 1
+    return shares
+
+
+def _channel_stats(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and population standard deviation a channel, in the scale of 0 to 1.
+
+    From histograms: integers, so exact in any order, and several times faster than summing pixels in float64.
+    """
+    histogram = torch.zeros((images.shape[1], 256), dtype=torch.int64)
+    for chunk in images.split(STATS_CHUNK):
+        histogram += torch.stack([torch.bincount(pixels.flatten(), minlength=256) for pixels in chunk.unbind(1)])
+    share = histogram.double() / histogram[0].sum()
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean = share @ values
+    std = (share * (values - mean[:, None]) ** 2).sum(1).sqrt().clamp(min=LEAST_STD)
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def fingerprint(data: ImageData) -> str:
+    """SHA-256, in hex, of every split's images and labels, the class names and the flip rule.
+
+    Equal for equal data under an equal split, on any device, so that a run can refuse to resume on other data.
+    """
+    digest = hashlib.sha256(json.dumps([data.classes, data.flip]).encode())
+    for split in (data.train, data.calibration, data.validation, data.test):
+        digest.update(json.dumps(list(split.images.shape)).encode())
+        digest.update(split.images.cpu().contiguous().numpy().data)
+        digest.update(split.labels.cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def normalize(
+    images: Tensor,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """(images / 255 - mean) / std, computed in float32 and given as ``dtype``.
+
+    Args:
+        images: uint8 [B, C, H, W].
+        mean: per channel, in the scale of 0 to 1.
+        std: likewise.
+        device: where the result goes; where the images are by default.
+        dtype: of the result.
+    """
+    shift, scale = torch.tensor([mean, std])[:, :, None, None].to(device or images.device, non_blocking=True)
+    pixels = images.to(shift.device).to(torch.float32)  # bytes travel, floats are made there
+    return pixels.div_(255).sub_(shift).div_(scale).to(dtype)
+
+
+def augment(images: Tensor, generator: torch.Generator, flip: bool, pad: int | None = None) -> Tensor:
+    """A random crop of each zero-padded image, mirrored half of the time if ``flip``.
+
+    Args:
+        images: uint8 [B, C, H, H]; not changed.
+        generator: on any device; equal states give equal crops wherever the images are.
+        flip: whether to mirror at all.
+        pad: zeros on each side; an eighth of the image's side by default, at least 1.
+
+    Returns:
+        uint8 [B, C, H, H] on the device of ``images``.
+    """
+    batch, channels, size = images.shape[:3]
+    pad = max(1, size // 8) if pad is None else pad
+    offsets, padded_size = 2 * pad + 1, size + 2 * pad
+    # One number an image holds all its choices: one small copy where the images are on a GPU and the generator isn't.
+    choice = torch.randint(
+        offsets**2 * (2 if flip else 1), (batch, 1), generator=generator, device=generator.device
+    ).to(images.device, non_blocking=images.is_cuda)
+    position = torch.arange(size, device=images.device)
+    mirrored = torch.where(choice >= offsets**2, size - 1 - position, position)
+    columns = choice % offsets + mirrored
+    rows = choice // offsets % offsets + position
+    # One flat gather: 1.4 to 6 times as fast on a CPU as index tensors, unfolded windows or a gather an axis.
+    source = (rows[:, :, None] * padded_size + columns[:, None, :]).view(batch, 1, -1).expand(-1, channels, -1)
+    return F.pad(images, (pad,) * 4).flatten(2).gather(2, source).view(images.shape)
+
+
+def steps_per_epoch(n: int, batch_size: int) -> int:
+    """Whole batches in ``n`` images; 1, a smaller one, where there'd be none.
+
+    Raises:
+        ValueError: ``n`` or ``batch_size`` is below 1.
+    """
+    if n < 1 or batch_size < 1:
+        raise ValueError(f"{n} images in batches of {batch_size}: both must be at least 1")
+    return max(1, n // batch_size)
+
+
+def train_batches(
+    data: ImageData, batch_size: int, seed: int, epoch: int, start: int = 0
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """One epoch of shuffled, augmented, normalised training batches, without a last partial one.
+
+    A batch depends on (seed, epoch, step) alone: neither on the device nor on ``start``, the step to begin at.
+
+    Yields:
+        step in the epoch, images float32 [B, C, H, H], labels int64 [B], on the device of ``data.train``.
+
+    Raises:
+        ValueError: at the call, if ``batch_size`` is below 1 or ``start`` is not in 0 to the steps of an epoch.
+    """
+    steps = steps_per_epoch(len(data.train), batch_size)
+    if not 0 <= start <= steps:
+        raise ValueError(f"start {start} is not in 0 to {steps}, the steps of an epoch")
+    rng = np.random.default_rng(np.random.SeedSequence([seed, epoch], spawn_key=(_SHUFFLE,)))
+    order = torch.from_numpy(rng.permutation(len(data.train))).to(data.train.images.device)
+
+    def batch(step: int) -> tuple[int, Tensor, Tensor]:
+        index = order[step * batch_size : (step + 1) * batch_size]
+        state = np.random.SeedSequence([seed, epoch], spawn_key=(_AUGMENT, step)).generate_state(1, np.uint64)
+        images = augment(data.train.images[index], torch.Generator().manual_seed(int(state[0])), data.flip)
+        return step, normalize(images, data.mean, data.std), data.train.labels[index]
+
+    return map(batch, range(start, steps))

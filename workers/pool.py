@@ -1,0 +1,155 @@
+"""The interface of a worker pool, and `LocalPool`, its in-process twin that needs nothing else.
+
+A pool takes numbered architectures and gives back one `Result` each, in any order. An evaluation that raises, or
+answers with something that is not a mapping of finite numbers, is a failed result: it is never dropped and never
+ends the search.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import time
+import traceback
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+from search_spaces.arch import ArchLike
+from workers.evaluator import Evaluator, EvaluatorSpec
+
+
+class WorkerStartError(RuntimeError):
+    """A worker could not be started, for instance because the evaluator's factory raised; the message says why."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One evaluation to do. `tries`: how many workers have died of it so far."""
+
+    number: int
+    arch: ArchLike
+    tries: int = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """One evaluation done.
+
+    metrics: finite values by name, or None when the evaluation failed.
+    error: why it failed, in a line or two, or None.
+    worker: `host:pid` of the process that ran it.
+    seconds: wall time of the evaluation alone.
+    """
+
+    number: int
+    metrics: Mapping[str, float] | None
+    error: str | None
+    worker: str
+    seconds: float
+
+
+class Pool(Protocol):
+    """Where evaluations run. A context manager that closes on leaving."""
+
+    @property
+    def size(self) -> int:
+        """Evaluations that run at the same time."""
+        ...
+
+    def submit(self, number: int, arch: ArchLike) -> None:
+        """Queues an evaluation; never blocks."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> list[Result]:
+        """Blocks until at least one result is there, for at most `timeout` seconds; each result is given once.
+
+        Empty when the time is over or nothing is queued; with 0, gives what is ready and starts nothing new.
+        """
+        ...
+
+    def close(self) -> None:
+        """Gives the workers back; evaluations under way are abandoned. May be called twice."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+class LocalPool:
+    """Evaluates in this process, one architecture per `wait`. Raises WorkerStartError when the factory raises."""
+
+    def __init__(self, spec: EvaluatorSpec) -> None:
+        try:
+            self._evaluator = spec.build()
+        except Exception as error:
+            raise WorkerStartError(f"the evaluator could not be built: {describe(error)}") from error
+        self._tasks: deque[Task] = deque()
+
+    @property
+    def size(self) -> int:
+        """Always 1."""
+        return 1
+
+    def submit(self, number: int, arch: ArchLike) -> None:
+        """Queues the evaluation until `wait` runs it."""
+        self._tasks.append(Task(number, arch))
+
+    def wait(self, timeout: float | None = None) -> list[Result]:
+        """Runs the oldest evaluation to its end; nothing when `timeout` is 0."""
+        if timeout == 0 or not self._tasks:
+            return []
+        return [run_task(self._evaluator, self._tasks.popleft(), worker_name())]
+
+    def close(self) -> None:
+        """Forgets what is queued."""
+        self._tasks.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def run_task(evaluator: Evaluator, task: Task, worker: str) -> Result:
+    """Evaluates `task` here. Whatever goes wrong, short of an interrupt, becomes a failed result."""
+    start = time.perf_counter()
+    metrics, error = None, None
+    try:
+        outputs = evaluator.evaluate([task.arch])
+        if len(outputs) != 1:
+            raise ValueError(f"the evaluator gave {len(outputs)} answers for 1 architecture")
+        metrics = _finite_metrics(outputs[0])
+    except (Exception, SystemExit) as raised:  # a script's sys.exit must not end the search either
+        error = describe(raised)
+    return Result(task.number, metrics, error, worker, time.perf_counter() - start)
+
+
+def _finite_metrics(output: Any) -> dict[str, float]:
+    if not isinstance(output, Mapping):
+        raise TypeError(f"the evaluator must give a mapping of metrics, not {output!r}")
+    metrics = {}
+    for name, value in output.items():
+        try:
+            metrics[str(name)] = float(value)
+        except (TypeError, ValueError):
+            raise TypeError(f"metric {name!r} is {value!r}, not a number") from None
+        if not math.isfinite(metrics[str(name)]):
+            raise ValueError(f"metric {name!r} is {metrics[str(name)]}")
+    return metrics
+
+
+def describe(error: BaseException) -> str:
+    """For example `ValueError: bad shape (model.py:12)`: what was raised, and where."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"
+
+
+def worker_name() -> str:
+    """`host:pid` of this process."""
+    return f"{socket.gethostname()}:{os.getpid()}"
