@@ -1,0 +1,34 @@
+"""What to try and what people touch: strategies, store, search loop, export and the command line.
+
+The public functions, imported when first used so that `import nas` stays light:
+`train`, `search`, `search_run`, `open_study`, `load_study`, `export_subnet`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_PUBLIC = {
+    "Run": "nas.run",
+    "Study": "nas.study",
+    "Trial": "nas.trial",
+    "export_subnet": "nas.export",
+    "load_study": "nas.study",
+    "open_study": "nas.searching",
+    "search": "nas.study",
+    "search_run": "nas.searching",
+    "train": "nas.training",
+}
+
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'nas' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

@@ -72,7 +72,143 @@ def train(
             download=download, on_start=progress.start, on_record=progress.record, should_stop=should_stop,
             **{name: value for name, value in recipe.items() if value is not None},
         )  # fmt: skip
-    _next(f"nas search {run.path} --max-macs 20M")
+    from nas.plots import save_training
+    from nas.quantities import show_quantity
+    from search_spaces import cost
+
+    save_training(run.metrics, run.path / "training.png", f"{run.space.name} on {run.data.spec}")
+    print(f"picture: {run.path / 'training.png'}")
+    _next(f"nas search {run.path} --max-macs {show_quantity(cost.macs(run.space, run.space.largest()) // 8)}")
+
+
+StudyName = Annotated[str, typer.Option(help="Name of the study within the run.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `nas train`.")]
+
+
+@app.command()
+def search(
+    run: RunFolder,
+    study_name: StudyName = "default",
+    strategy: Annotated[str, typer.Option(help="evolution or random.")] = "evolution",
+    n_trials: Annotated[int, typer.Option(min=1, help="Trials in all, those of an earlier call included.")] = 100,
+    num_workers: Annotated[
+        int | None, typer.Option(min=0, help="Ray workers; 0 evaluates in this process.", show_default="one a CPU")
+    ] = None,
+    max_macs: Annotated[str | None, typer.Option(help="Upper limit on multiply-adds, such as 20M.")] = None,
+    max_params: Annotated[str | None, typer.Option(help="Upper limit on parameters, such as 1M.")] = None,
+    objective: Annotated[
+        list[str] | None, typer.Option(help="top1, macs or params; repeat it.", show_default="top1, macs")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides every proposal.")] = 0,
+    address: Annotated[str, typer.Option(envvar="RAY_ADDRESS", help="Ray: local, auto or host:6379.")] = "local",
+) -> None:
+    """Search the subnets of a run; the same command again continues the study."""
+    from nas.quantities import parse_quantity
+    from nas.run import Run
+    from nas.searching import DEFAULT_OBJECTIVES, search_run
+
+    opened = Run.open(run)
+    texts = {"macs": max_macs, "params": max_params}
+    limits = {name: parse_quantity(text) for name, text in texts.items() if text is not None}
+    from nas.progress import SearchProgress
+    from nas.signals import stop_requests
+
+    with stop_requests(_say_stopping) as stop, SearchProgress(_stderr(), n_trials) as progress:
+        study = search_run(
+            opened, n_trials=n_trials, study_name=study_name, strategy=strategy, limits=limits,
+            objectives=objective or DEFAULT_OBJECTIVES, num_workers=num_workers, seed=seed, address=address,
+            on_trial=progress.trial, stop=stop,
+        )  # fmt: skip
+    if study.outcome == "stopped":
+        from nas.training import Interrupted
+
+        raise Interrupted(f"stopped after {len(study.trials)} of {n_trials} trials; the same command continues")
+    if study.outcome == "exhausted":
+        print(f"the space has no further architecture within the limits: {len(study.trials)} trials", file=sys.stderr)
+    _show_study(opened, study_name, study)
+
+
+@app.command()
+def pareto(run: RunFolder, study_name: StudyName = "default", as_json: Json = False) -> None:
+    """Show the Pareto front of a study as a table and as a picture beside the run."""
+    from nas.run import Run
+    from nas.searching import open_study, summarize
+
+    opened = Run.open(run)
+    study = open_study(opened, study_name)
+    if as_json:
+        _save_front(opened, study_name, study)
+        _print_json({"study": study_name} | summarize(study))
+    else:
+        _show_study(opened, study_name, study)
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.")],
+    trial: Annotated[int | None, typer.Option(help="Number of a trial of the study.")] = None,
+    best: Annotated[bool, typer.Option("--best", help="The best feasible trial by the first objective.")] = False,
+    arch: Annotated[str | None, typer.Option(help="An architecture as JSON, as in `nas pareto --json`.")] = None,
+    study_name: StudyName = "default",
+    force: Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Export a subnet as a standalone model, check it, and score the test set once."""
+    from dataclasses import asdict
+
+    from nas.run import Run
+    from nas.searching import pick_arch
+
+    opened = Run.open(run)
+    chosen = pick_arch(opened, study_name, trial=trial, best=best, arch=arch)
+    from nas.export import export_subnet
+
+    certificate = export_subnet(opened, chosen, out, force=force)
+    if as_json:
+        _print_json(asdict(certificate) | {"out": str(out)})
+    else:
+        from nas import tables
+
+        tables.print_certificate(certificate)
+        _next(f"read {out / 'README.md'}, or: cd {out} && python -c 'from model import load; print(load())'")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the run, the pictures and the model.")] = Path(
+        "runs/demo"
+    ),
+) -> None:
+    """Run the whole chain on handwritten digits in about two minutes: train, search, export, check."""
+    from nas.demo import run_demo
+    from nas.signals import stop_requests
+
+    with stop_requests(_say_stopping) as should_stop:
+        run_demo(out, _stderr(), should_stop)
+    _next(f"nas pareto {out / 'run'}, or the same with --data folder:DIR on your own images (README.md)")
+
+
+def _show_study(run: Any, study_name: str, study: Any) -> None:
+    from nas import tables
+
+    tables.print_front(study)
+    picture = _save_front(run, study_name, study)
+    if picture:
+        print(f"picture: {picture}")
+        suffix = "" if study_name == "default" else f" --study-name {study_name}"
+        _next(f"nas export {run.path}{suffix} --best -o DIR")
+
+
+def _save_front(run: Any, study_name: str, study: Any) -> Path | None:
+    """The picture's path, or None where there is no feasible trial to draw."""
+    from nas.plots import save_front
+
+    if not study.front():
+        return None
+    path = run.path / ("front.png" if study_name == "default" else f"front-{study_name}.png")
+    save_front(study, path, f"{run.space.name}: {len(study.trials)} subnets of one supernet")
+    return path
 
 
 def main() -> None:

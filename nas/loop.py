@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 from nas.cache import EvaluationCache
 from nas.problem import Problem
 from nas.strategies.base import Strategy
-from nas.trial import Trial
+from nas.trial import State, Trial
 from search_spaces.arch import ArchLike
 from workers.pool import Pool, Result
 
@@ -166,5 +166,5 @@ class _Loop:
                 error = f"the evaluator did not return metric {missing[0]!r}; it returned: {names}"
         metrics = costs if error else {**(result.metrics or {}), **costs}
         constraints = self.problem.constraints(metrics)
-        state = "failed" if error else "complete"
+        state: State = "failed" if error else "complete"
         return Trial(result.number, arch, state, metrics, constraints, result.worker, result.seconds, error)

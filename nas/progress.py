@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from nas.trial import Trial
 
 
 def bar(console: Console) -> Progress:
@@ -27,11 +30,11 @@ def bar(console: Console) -> Progress:
 class TrainingProgress:
     """Shows a training run: loss, accuracy and time left in a bar, every record in TensorBoard.
 
-    Where stderr is no terminal, one line an epoch takes the place of the bar.
+    A line an epoch goes with it, unless `quiet`.
     """
 
-    def __init__(self, console: Console, tensorboard: Path) -> None:
-        self._console, self._tensorboard = console, tensorboard
+    def __init__(self, console: Console, tensorboard: Path, quiet: bool = False) -> None:
+        self._console, self._tensorboard, self._quiet = console, tensorboard, quiet
         self._bar = bar(console)
         self._writer: Any = None
 
@@ -60,6 +63,29 @@ class TrainingProgress:
         if "loss_max" in values:
             note = f"epoch {values['epoch']}  loss {values['loss_max']:.3f}  {values['images_per_s']:.0f} images/s"
             self._bar.update(self._task, completed=step, note=note)
-        elif "val_top1_max" in values:
+        elif not self._quiet:
             scores = f"largest {values['val_top1_max']:.1%}, smallest {values['val_top1_min']:.1%}"
             self._console.print(f"epoch {values['epoch']}: validation top-1 of the {scores}", highlight=False)
+
+
+class SearchProgress:
+    """Shows a search: trials done, the best feasible score and time left in a bar."""
+
+    def __init__(self, console: Console, n_trials: int) -> None:
+        self._bar, self._total, self._best = bar(console), n_trials, 0.0
+
+    def __enter__(self) -> SearchProgress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def trial(self, trial: Trial) -> None:
+        """One more trial was recorded; the bar appears with the first."""
+        if not self._bar.tasks:
+            self._task = self._bar.add_task("searching", total=self._total, completed=trial.number, note="")
+            self._bar.start()
+        if trial.feasible:
+            self._best = max(self._best, trial.metrics.get("top1", 0.0))
+        note = f"best {self._best:.2%}" if self._best else ""
+        self._bar.update(self._task, completed=trial.number + 1, note=note)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search_spaces import catalog
+from search_spaces import catalog, cost
 from search_spaces.network import NetworkSpace
 
 _DATA_FIELDS = ("in_channels", "image_size", "num_classes")
@@ -74,3 +74,22 @@ def _read(path: Path) -> Mapping[str, Any]:
     except (ValueError, TypeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {error}") from None
     return fields
+
+
+def describe_catalog() -> list[dict[str, Any]]:
+    """Name, exact size, and MACs of the smallest, the largest and the costliest network of every space."""
+    rows = []
+    for name in catalog.SPACES:
+        space = catalog.get(name)
+        archs = [space.smallest(), space.largest(), space.most_macs()]
+        least, largest, most = (int(value) for value in cost.macs(space, archs))
+        rows.append({
+            "name": name,
+            "size": space.size(),
+            "macs_min": least,
+            "macs_max": most,
+            "macs_largest": largest,
+            "in_channels": space.in_channels,
+            "image_size": space.image_size,
+        })  # fmt: skip
+    return rows

@@ -116,7 +116,7 @@ class ImageData:
 def prepare(raw: RawData, seed: int) -> ImageData:
     """Split the training images, stratified, into train, calibration and validation.
 
-    Calibration and validation are a tenth each, at most 2000 and 5000 images, and have at least one image of each class.
+    Calibration and validation are a tenth each, at most 2000 and 5000 images, with at least one image of each class.
     ``seed`` alone decides the split; the test set is passed on as it is.
 
     Raises:

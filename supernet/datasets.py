@@ -86,7 +86,7 @@ def _resize(images: Tensor, size: int) -> Tensor:
     return resized
 
 
-def _hold_out_test(images: Tensor, labels: Tensor, classes: tuple[str, ...], flip: bool, skipped: int = 0) -> RawData:
+def _hold_out_test(images: Tensor, labels: Tensor, classes: tuple[str, ...], flip: bool, skipped: int) -> RawData:
     """The fixed 20% test split of a data set that comes without one."""
     rng = np.random.default_rng(TEST_SPLIT_SEED)
     parts = stratified_split(labels, classes, {"test": len(labels) // 5}, rng)
@@ -102,7 +102,7 @@ def _digits(argument: str, options: ReadOptions) -> RawData:
     digits = load_digits()
     images = np.rint(digits.images[:, None] * 255 / 16).astype(np.uint8)
     labels = torch.from_numpy(digits.target.astype(np.int64))
-    return _hold_out_test(torch.from_numpy(images), labels, tuple(map(str, digits.target_names)), flip=False)
+    return _hold_out_test(torch.from_numpy(images), labels, tuple(map(str, digits.target_names)), flip=False, skipped=0)
 
 
 def _torchvision(class_name: str, folder: str, argument: str, options: ReadOptions) -> RawData:
@@ -141,7 +141,7 @@ def _folder(argument: str, options: ReadOptions) -> RawData:
         return _hold_out_test(images, labels, tuple(files), flip=True, skipped=skipped)
     files, test_files = _list_images(root / "train"), _list_images(held_out)
     if odd := sorted(files.keys() ^ test_files.keys()):
-        raise DataError(f"{root / 'train'} and {held_out} must have the same classes; only one has {', '.join(odd)}")
+        raise DataError(f"{root / 'train'} and {held_out} must have the same classes; only one has {_few(odd)}")
     size = options.image_size or _default_size(files)
     images, labels, skipped = _read_images(files, size, options.skip_corrupt)
     test_images, test_labels, test_skipped = _read_images(test_files, size, options.skip_corrupt)
@@ -157,7 +157,7 @@ def _list_images(root: Path) -> dict[str, list[Path]]:
     files: dict[str, list[Path]] = {}
     for folder in folders:
         paths = []
-        for parent, below, names in os.walk(folder, followlinks=True):
+        for parent, below, names in os.walk(folder):
             below[:] = [name for name in below if not name.startswith(".")]
             paths += [Path(parent, name) for name in names if not name.startswith(".")]
         files[folder.name] = sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES)
@@ -248,7 +248,7 @@ def _npz(argument: str, options: ReadOptions) -> RawData:
     classes = tuple(str(label) for label in seen.tolist())
     flip = train_images.shape[1] == 3
     if images == "images":
-        return _hold_out_test(train_images, train_labels, classes, flip)
+        return _hold_out_test(train_images, train_labels, classes, flip, skipped=0)
     test_images, test_labels = _npz_split(path, arrays, "x_test", "y_test")
     if test_images.shape[1:] != train_images.shape[1:]:
         raise DataError(

@@ -1,0 +1,1 @@
+"""Where code runs: in this process or on Ray actors."""

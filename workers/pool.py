@@ -66,7 +66,7 @@ class Pool(Protocol):
     def wait(self, timeout: float | None = None) -> list[Result]:
         """Blocks until at least one result is there, for at most `timeout` seconds; each result is given once.
 
-        Empty when the time is over or nothing is queued; with 0, gives what is ready and starts nothing new.
+        Empty when the time is over or nothing is queued. Raises WorkerStartError when no worker starts.
         """
         ...
 

@@ -43,7 +43,7 @@ def predict_isolated(folder: Path, images: Tensor) -> Tensor:
     with tempfile.TemporaryDirectory() as scratch:
         question, answer = Path(scratch) / "images.safetensors", Path(scratch) / "logits.safetensors"
         save_file({"images": images.contiguous()}, question)
-        command = [sys.executable, "-I", "-c", _SCRIPT, str(folder.resolve()), str(question), str(answer)]
+        command = [sys.executable, "-I", "-B", "-c", _SCRIPT, str(folder.resolve()), str(question), str(answer)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=scratch, check=False)
         if done.returncode:
             last = (done.stderr.strip() or "no message").splitlines()[-1]

@@ -52,7 +52,8 @@ class Strategy(ABC):
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, number]))
         endless = self.candidates(number, rng)
         for size in _BATCHES:
-            if found := self._first(list(itertools.islice(endless, size)), taken):
+            found = self._first(list(itertools.islice(endless, size)), taken)
+            if found is not None:
                 return found
         try:
             for _ in range(_SAMPLES):
@@ -89,7 +90,8 @@ class Strategy(ABC):
         arch = self._sample(rng)
         for _ in range(steps):
             mutants = self._feasible([self.problem.space.mutate(arch, rng) for _ in range(width)])
-            if found := self._first(mutants, taken):
+            found = self._first(mutants, taken)
+            if found is not None:
                 return found
             arch = mutants[-1] if mutants else arch
         return None

@@ -1,0 +1,221 @@
+"""Turning a subnet into a folder that needs torch and safetensors alone, and proving that it is what was scored."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+from nas.run import Run, require_empty, versions, write_json
+from nas.training import load_data
+from search_spaces.arch import Arch
+from search_spaces.plan import Plan, plan
+
+if TYPE_CHECKING:
+    from supernet.data import ImageData
+    from supernet.subnet import Subnet
+
+MAX_DELTA = 1e-5  # largest logit difference, in fp32, between the exported model and the subnet it came from
+CHECK_IMAGES = 256
+
+
+class ExportError(RuntimeError):
+    """The exported folder failed a check; the message says which, and where the files are kept."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What was checked on the exported files.
+
+    max_delta: largest |Δ logit| on `check_images` real images, between the folder run by a process that cannot import
+    this project and the supernet's own subnet. correct, total, top1: on the test set, read once for this.
+    macs, params: of the plan; counted_*: by an independent counter on the model. weights_bytes: size of the weights.
+    validation_top1: the search's score of the same architecture, recomputed.
+    """
+
+    key: str
+    max_delta: float
+    check_images: int
+    top1: float
+    correct: int
+    total: int
+    validation_top1: float
+    macs: int
+    counted_macs: int
+    params: int
+    counted_params: int
+    weights_bytes: int
+    supernet: str
+    seed: int
+
+    def failures(self) -> list[str]:
+        """The checks that did not hold."""
+        failed = []
+        if not self.max_delta <= MAX_DELTA:
+            failed.append(f"logits differ by {self.max_delta:.2g}, more than {MAX_DELTA:g}")
+        if (self.macs, self.params) != (self.counted_macs, self.counted_params):
+            failed.append(
+                f"{self.macs} MACs and {self.params} parameters were planned, {self.counted_macs} and "
+                f"{self.counted_params} counted"
+            )
+        return failed
+
+
+def export_subnet(run: Run | str | Path, arch: Arch, out: str | Path, *, force: bool = False) -> Certificate:
+    """Writes `arch` of the run's supernet to the folder `out`, checks it and returns the certificate.
+
+    The folder gets `model.py` (a plain nn.Module), `model.safetensors`, `config.json` (the architecture, and timm's
+    preprocessing keys) and a model card `README.md`. force: write into a folder that is not empty.
+    Raises ValueError for an architecture of another space, RunError for a folder in use, OSError when the disk is
+    full, and ExportError when a check fails; the files are then kept in `out` + ".failed".
+    """
+    from supernet.evaluate import count_correct, predict, recalibrate
+    from supernet.subnet import count_macs, count_params
+    from supernet.train import load_supernet
+
+    run = run if isinstance(run, Run) else Run.open(run)
+    out = Path(out)
+    lowered = plan(run.space, arch)
+    if not force:
+        require_empty(out, "name another folder, or overwrite with --force")
+    supernet, state = load_supernet(run.checkpoint)
+    data = load_data(run)
+    subnet = supernet.export(arch)
+    recalibrate(subnet, data.calibration.images, data.mean, data.std)
+
+    staged = out.with_name(out.name + ".partial")
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    try:
+        write_model(staged, lowered, arch.key, subnet, data)
+        images = data.validation.images[:CHECK_IMAGES]
+        certificate = Certificate(
+            key=arch.key,
+            max_delta=_max_delta(staged, predict(subnet, images, data.mean, data.std), images),
+            check_images=len(images),
+            correct=(correct := count_correct(subnet, data.test, data.mean, data.std)),
+            total=len(data.test.labels),
+            top1=correct / len(data.test.labels),
+            validation_top1=count_correct(subnet, data.validation, data.mean, data.std) / len(data.validation.labels),
+            macs=lowered.macs,
+            counted_macs=count_macs(subnet, (lowered.in_channels, lowered.resolution, lowered.resolution)),
+            params=lowered.params,
+            counted_params=count_params(subnet),
+            weights_bytes=(staged / "model.safetensors").stat().st_size,
+            supernet=state["weights_hash"],
+            seed=run.recipe["seed"],
+        )
+        write_json(staged / "config.json", _config(run, arch, data, certificate))
+        (staged / "README.md").write_text(_model_card(run, certificate), encoding="utf-8")
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
+    if failures := certificate.failures():
+        kept = out.with_name(out.name + ".failed")
+        shutil.rmtree(kept, ignore_errors=True)
+        staged.rename(kept)
+        raise ExportError(f"the exported model failed its check: {'; '.join(failures)}; the files are in {kept}")
+    _publish(staged, out)
+    return certificate
+
+
+def write_model(folder: Path, lowered: Plan, key: str, subnet: Subnet, data: ImageData) -> None:
+    """Writes `model.py` and `model.safetensors`."""
+    from safetensors.torch import save_file
+
+    # the counters of batches seen have no use in a model that is not trained on, but plain modules expect them
+    save_file({name: t.contiguous() for name, t in subnet.state_dict().items()}, folder / "model.safetensors")
+    rows = "".join(
+        f"    ({b.in_channels}, {b.out_channels}, {b.kernel}, {b.pool}, {b.project}),\n" for b in lowered.blocks[1:-1]
+    )
+    template = Template((Path(__file__).parent / "model.py.tmpl").read_text(encoding="utf-8"))
+    source = template.substitute(
+        title=f"{lowered.macs / 1e6:.1f}M MACs, {lowered.params / 1e3:.0f}k parameters: {key}",
+        in_channels=lowered.in_channels,
+        image_size=lowered.resolution,
+        num_classes=lowered.num_classes,
+        mean=tuple(round(m, 8) for m in data.mean),
+        std=tuple(round(s, 8) for s in data.std),
+        blocks=rows,
+    )
+    (folder / "model.py").write_text(source, encoding="utf-8")
+
+
+def _max_delta(folder: Path, expected: Any, images: Any) -> float:
+    from nas.export.isolated import predict_isolated
+
+    return float((predict_isolated(folder, images.cpu()) - expected).abs().max())
+
+
+def _publish(staged: Path, out: Path) -> None:
+    """Moves the finished files into place; a folder that is there already (--force) keeps its other files."""
+    if not out.exists():
+        staged.rename(out)
+        return
+    for file in staged.iterdir():
+        file.replace(out / file.name)
+    staged.rmdir()
+
+
+def _config(run: Run, arch: Arch, data: ImageData, certificate: Certificate) -> dict[str, Any]:
+    return {
+        "architecture": run.space.name,
+        "num_classes": data.num_classes,
+        "label_names": list(data.classes),
+        "pretrained_cfg": {
+            "input_size": [data.in_channels, data.image_size, data.image_size],
+            "fixed_input_size": False,
+            "interpolation": "bicubic",
+            "crop_pct": 1.0,
+            "mean": list(data.mean),
+            "std": list(data.std),
+            "num_classes": data.num_classes,
+            "first_conv": "stem.conv",
+            "classifier": "head.fc",
+        },
+        "arch": arch.to_dict(),
+        "certificate": asdict(certificate),
+        "data": run.description["data"]["spec"].partition(":")[0],
+        "versions": versions(),
+    }
+
+
+def _model_card(run: Run, c: Certificate) -> str:
+    rows: Mapping[str, str] = {
+        "Test top-1": f"{c.top1:.2%} ({c.correct} of {c.total} images)",
+        "Search-validation top-1": f"{c.validation_top1:.2%}",
+        "MACs (multiply-adds for one image)": f"{c.macs:,}",
+        "Parameters": f"{c.params:,}",
+        "Weights file": f"{c.weights_bytes:,} bytes",
+        "Largest logit difference to the supernet's subnet": f"{c.max_delta:.1e} on {c.check_images} images",
+        "Data set": run.description["data"]["spec"].partition(":")[0],
+        "Search space": run.space.name,
+        "Supernet (SHA-256 of its weights)": f"`{c.supernet[:16]}`",
+        "Training seed": str(c.seed),
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    size, channels = run.space.image_size, run.space.in_channels
+    return f"""# An image classifier found by architecture search
+
+A residual network with max-pooling at searched positions, cut out of a weight-sharing supernet.
+`model.py` needs torch and safetensors alone:
+
+```python
+from model import load, preprocess
+model = load()
+logits = model(preprocess(images))  # uint8 [batch, {channels}, {size}, {size}]
+```
+
+| | |
+|---|---|
+{table}
+
+Its weights come from the supernet, with batch-norm statistics recalibrated for this architecture; it was not
+fine-tuned. `config.json` holds the architecture, the class names and timm's preprocessing keys.
+
+Architecture: `{json.dumps(c.key)[1:-1]}`
+"""

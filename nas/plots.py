@@ -1,0 +1,110 @@
+"""Pictures: the Pareto front of a study, the curves of a training run. Colours from the Okabe-Ito palette."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, PercentFormatter
+
+from nas.quantities import show_quantity
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from nas.study import Study
+    from nas.trial import Trial
+
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#9A9A9A"
+_LABELS = {"top1": "search-validation top-1", "macs": "MACs for one image", "params": "parameters"}
+
+
+def save_front(study: Study, path: Path, title: str) -> None:
+    """Draws every trial, the feasible front and the limits, in the plane of the first two objectives.
+
+    A study of one objective is drawn against MACs where it has them, else against the trial number.
+    """
+    y, x = _axes_of(study)
+    figure, axes = _figure()
+    done = [t for t in study.trials if t.state == "complete"]
+    front = sorted(study.front(), key=lambda t: _value(t, x))
+    for name, trials, style in (
+        ("evaluated", [t for t in done if t.feasible and t not in front], {"color": GREY, "marker": "o", "s": 18}),
+        ("over a limit", [t for t in done if not t.feasible], {"color": ORANGE, "marker": "x", "s": 22}),
+    ):
+        if trials:
+            axes.scatter([_value(t, x) for t in trials], [_value(t, y) for t in trials], label=name, **style)
+    axes.plot(
+        [_value(t, x) for t in front], [_value(t, y) for t in front], "-o", color=BLUE, lw=2, ms=6, label="Pareto front"
+    )
+    for metric, line in ((x, axes.axvline), (y, axes.axhline)):
+        if metric in study.limits:
+            limit = study.limits[metric]
+            line(limit, color=ORANGE, ls="--", lw=1.5, label=f"limit {show_quantity(limit)}")
+    _format(axes, x, "x")
+    _format(axes, y, "y")
+    axes.set_title(title, loc="left", fontsize=12)
+    axes.legend(frameon=False, loc="lower right")
+    figure.savefig(path, dpi=150)
+
+
+def save_training(metrics: Path, path: Path, title: str) -> None:
+    """Draws the losses of a run's subnets over its steps, and the validation top-1 of the largest and smallest."""
+    records = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for key, name, color in (
+        ("loss_max", "largest (labels)", BLUE),
+        ("loss_random", "random (distilled)", GREY),
+        ("loss_min", "smallest (distilled)", ORANGE),
+    ):
+        points = [(r["step"], r[key]) for r in records if key in r]
+        left.plot(*zip(*points), color=color, lw=1.2, label=name)
+    for key, name, color in (("val_top1_max", "largest", BLUE), ("val_top1_min", "smallest", ORANGE)):
+        points = [(r["epoch"], r[key]) for r in records if key in r]
+        right.plot(*zip(*points), "-o", color=color, ms=3, label=name)
+    left.set(xlabel="step", ylabel="cross-entropy")
+    right.set(xlabel="epoch", ylabel="validation top-1")
+    right.yaxis.set_major_formatter(PercentFormatter(1.0))
+    left.set_title(title, loc="left", fontsize=12)
+    for axes in (left, right):
+        _clean(axes)
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def _axes_of(study: Study) -> tuple[str, str]:
+    names = list(study.objectives)
+    if len(names) > 1:
+        return names[0], names[1]
+    has_macs = any("macs" in t.metrics for t in study.trials)
+    return names[0], "macs" if has_macs and names[0] != "macs" else "number"
+
+
+def _value(trial: Trial, metric: str) -> float:
+    return trial.number if metric == "number" else trial.metrics[metric]
+
+
+def _figure() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7, 4.4), layout="constrained")
+    axes = figure.subplots()
+    _clean(axes)
+    return figure, axes
+
+
+def _clean(axes: Axes) -> None:
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.grid(True, color="#E6E6E6", lw=0.8)
+    axes.set_axisbelow(True)
+
+
+def _format(axes: Axes, metric: str, side: str) -> None:
+    axis = axes.xaxis if side == "x" else axes.yaxis
+    axis.set_label_text("trial" if metric == "number" else _LABELS.get(metric, metric))
+    if metric == "top1":
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+    elif metric != "number":
+        axis.set_major_formatter(FuncFormatter(lambda value, _: show_quantity(value)))

@@ -1,0 +1,265 @@
+"""Where a study is kept: an Optuna study on a journal file, whatever the strategy, so that Optuna's tools open it.
+
+One process writes, any number read, and readers need no writer. Trials enter finished and in order, one line of the
+journal each, so a killed writer loses at most the line it was writing.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import optuna
+from optuna.distributions import CategoricalDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import JournalStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from nas.journal import JournalError, JournalWriter, reading_storage
+from nas.trial import Trial
+from search_spaces.network import NetworkSpace
+from search_spaces.space import ChoiceSpace, Space
+
+_IDENTITY, _UID = "nas", "nas_uid"
+
+
+class StudyError(ValueError):
+    """A study cannot be opened: it differs from what was asked for, is missing, foreign, or in use. Says which."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What makes a study the one it is; two searches with the same identity are the same search.
+
+    space: `Space.to_dict()`. context: what else the results depend on, such as the checkpoint's hash.
+    """
+
+    study_name: str
+    space: Mapping[str, Any]
+    objectives: Mapping[str, str]
+    limits: Mapping[str, float]
+    strategy: str
+    seed: int
+    lookahead: int
+    context: Mapping[str, str] = field(default_factory=dict)
+
+    def differences(self, other: Mapping[str, Any]) -> list[str]:
+        """For example `seed is 0 in the study and 1 now`; empty when `other` is this identity as JSON."""
+        mine = _flat(json.loads(json.dumps(asdict(self))))
+        theirs = _flat(other)
+        names = [name for name in {**theirs, **mine} if theirs.get(name) != mine.get(name)]
+        found = [f"{n} is {theirs.get(n, 'absent')} in the study and {mine.get(n, 'absent')} now" for n in names]
+        if not found and list(self.objectives) != list(other["objectives"]):
+            found = [f"objectives are {list(other['objectives'])} in the study and {list(self.objectives)} now"]
+        return found
+
+
+@dataclass(frozen=True)
+class StoredStudy:
+    """What a reader gets of a study: its identity, its space, and its trials in order of number."""
+
+    identity: Identity
+    space: Space[Any]
+    trials: list[Trial]
+
+
+class MemoryStore:
+    """Keeps the trials of a search that needs no file."""
+
+    def __init__(self) -> None:
+        self.uid = uuid4().hex
+        self._trials: list[Trial] = []
+
+    @property
+    def trials(self) -> Sequence[Trial]:
+        """Every trial so far."""
+        return self._trials
+
+    def append(self, trial: Trial) -> None:
+        """Records the next trial."""
+        self._trials.append(trial)
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+class JournalStore:
+    """The one writer of a study; `read_study` reads without writing.
+
+    Creates the study, or continues it where it exists with the same identity. A last line that a killed writer left
+    unfinished is cut off, which is logged as a warning. Raises StudyError when another process is writing, when the
+    study differs from `identity`, or when the file is no journal.
+    """
+
+    def __init__(self, path: Path | str, identity: Identity, space: Space[Any]) -> None:
+        path = Path(path)
+        try:
+            self._journal = JournalWriter(path)
+        except JournalError as error:
+            raise StudyError(str(error)) from None
+        try:
+            with _reading(path):
+                self._study = _create_or_load(path, JournalStorage(self._journal), identity)
+                self._trials = _trials(self._study, space)
+                self.uid: str = self._study.user_attrs[_UID]
+        except BaseException:
+            self.close()
+            raise
+        self._space, self._objectives = space, list(identity.objectives)
+        self._distributions = {gene.name: CategoricalDistribution(gene.choices) for gene in space.genes}
+
+    @property
+    def trials(self) -> Sequence[Trial]:
+        """Every trial recorded so far."""
+        return self._trials
+
+    def append(self, trial: Trial) -> None:
+        """Writes the next trial. Raises OSError when the disk is full."""
+        genes = self._space.genes
+        complete = trial.state == "complete"
+        record = optuna.trial.create_trial(
+            state=TrialState.COMPLETE if complete else TrialState.FAIL,
+            values=[trial.metrics[name] for name in self._objectives] if complete else None,
+            params={gene.name: gene.choices[i] for gene, i in zip(genes, self._space.encode(trial.arch))},
+            distributions=self._distributions,  # type: ignore[arg-type]
+            user_attrs={
+                "key": trial.arch.key,
+                "arch": trial.arch.to_dict(),
+                "metrics": dict(trial.metrics),
+                "worker": trial.worker,
+                "seconds": trial.seconds,
+                "error": trial.error,
+            },
+            constraints=dict(trial.constraints),
+        )
+        assert record.datetime_complete is not None
+        record.datetime_start = record.datetime_complete - timedelta(seconds=trial.seconds)
+        self._study.add_trial(record)
+        self._journal.stop_reading()  # Optuna has to see the first record it writes, and no other
+        self._trials.append(trial)
+
+    def close(self) -> None:
+        """Lets another process write."""
+        self._journal.close()
+
+
+def read_study(path: Path | str, study_name: str | None = None, space: Space[Any] | None = None) -> StoredStudy:
+    """Reads a study while it may be written to; a last line that is not finished yet is left out.
+
+    study_name: may be omitted where the file holds one study. space: rebuilt from the study when omitted.
+    Raises StudyError when there is no such study, or listing the names when there are several.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise StudyError(f"there is no study file {path}")
+    with _reading(path):
+        storage = reading_storage(path)
+        names = optuna.get_all_study_names(storage)
+        if study_name is None and len(names) == 1:
+            study_name = names[0]
+        if study_name not in names:
+            asked = "name one of its studies" if study_name is None else f"it holds no study {study_name!r}"
+            raise StudyError(f"{path}: {asked}; studies: {', '.join(names) or 'none'}")
+        study = _load(storage, study_name)
+        if _IDENTITY not in study.user_attrs:
+            raise StudyError(f"{path}: study {study_name!r} was not made by this project")
+        identity = Identity(**study.user_attrs[_IDENTITY])
+        if space is None:
+            space = space_from_dict(identity.space)
+        return StoredStudy(identity, space, _trials(study, space))
+
+
+def space_from_dict(data: Mapping[str, Any]) -> Space[Any]:
+    """The space that `Space.to_dict()` described."""
+    if "choices" in data:
+        return ChoiceSpace(data["choices"], data["name"])
+    return NetworkSpace.from_dict(data)
+
+
+def _load(storage: JournalStorage, study_name: str) -> optuna.Study:
+    return optuna.load_study(study_name=study_name, storage=storage, sampler=optuna.samplers.RandomSampler())
+
+
+def _create_or_load(path: Path, storage: JournalStorage, identity: Identity) -> optuna.Study:
+    name = identity.study_name
+    if name not in optuna.get_all_study_names(storage):
+        with _quiet_optuna():
+            storage.create_new_study([StudyDirection[d.upper()] for d in identity.objectives.values()], name)
+    study = _load(storage, name)
+    known = study.user_attrs.get(_IDENTITY)
+    if known is None and study.get_trials(deepcopy=False):
+        raise StudyError(f"{path}: study {name!r} was not made by this project")
+    if known is None:
+        _describe(study, identity)
+    elif differences := identity.differences(known):
+        raise StudyError(
+            f"{path}: study {name!r} exists and is another search: {'; '.join(differences)}. "
+            "Choose another study name, or the same settings to continue it."
+        )
+    return study
+
+
+def _describe(study: optuna.Study, identity: Identity) -> None:
+    """Writes the identity last, so that a study which has one is completely described."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names(list(identity.objectives))
+    study.set_user_attr(_UID, uuid4().hex)
+    study.set_user_attr(_IDENTITY, asdict(identity))
+
+
+def _trials(study: optuna.Study, space: Space[Any]) -> list[Trial]:
+    return [_trial(record, space) for record in study.get_trials(deepcopy=False)]
+
+
+def _trial(record: FrozenTrial, space: Space[Any]) -> Trial:
+    attrs = record.user_attrs
+    return Trial(
+        number=record.number,
+        arch=space.arch_from_dict(attrs["arch"]),
+        state="complete" if record.state == TrialState.COMPLETE else "failed",
+        metrics=attrs["metrics"],
+        constraints=record.constraints,
+        worker=attrs["worker"],
+        seconds=attrs["seconds"],
+        error=attrs["error"],
+    )
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Optuna greets each new study on stderr."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except StudyError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StudyError(f"{path} is not a study file, or is damaged: {type(error).__name__}: {error}") from error
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in data.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
