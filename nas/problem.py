@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,9 @@ class Problem:
             if direction not in DIRECTIONS:
                 raise ValueError(f"objective {name!r} is {direction!r}; valid: {', '.join(DIRECTIONS)}")
         for name, limit in self.limits.items():
-            if isinstance(limit, bool) or not isinstance(limit, int | float) or not math.isfinite(limit):
+            if isinstance(limit, bool) or not isinstance(limit, Real) or not math.isfinite(limit):
                 raise ValueError(f"limit {name!r} is {limit!r}; it must be a finite number")
+        object.__setattr__(self, "limits", {name: float(limit) for name, limit in self.limits.items()})
         if self.evaluated is not None:
             valid = (*self.evaluated, *(name for name in self.cost_metrics if name not in self.evaluated))
             for name in (*self.objectives, *self.limits):

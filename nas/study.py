@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,7 @@ def search(
     anything is started, StudyError when the study exists with other settings or is in use, AllTrialsFailedError when
     no evaluation succeeds, WorkerStartError when the evaluator cannot be built.
     """
+    seed, lookahead = operator.index(seed), operator.index(lookahead)
     if n_trials < 0 or num_workers < 0:
         raise ValueError(f"n_trials and num_workers must not be negative, got {n_trials} and {num_workers}")
     if cache is not None and not context:

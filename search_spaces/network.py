@@ -203,7 +203,11 @@ class NetworkSpace(Space[Arch]):
         return Arch(base.depth, base.width, base.kernel, tuple(pool), base.resolution)
 
     def smallest(self) -> Arch:
-        """Shallowest, narrowest, smallest kernels, pooled as early as possible: the fewest MACs and parameters."""
+        """Shallowest, narrowest, smallest kernels, pooled as early as possible.
+
+        It has the fewest parameters, and in the catalog's spaces the fewest MACs; where early blocks are very cheap, a
+        deeper network that pools earlier can undercut it.
+        """
         return self._extreme(0, range(self.num_pools))
 
     def largest(self) -> Arch:

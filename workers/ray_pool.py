@@ -202,7 +202,7 @@ def _connect(address: str, num_cpus: int, num_gpus: int) -> None:
 def _check_reachable(address: str) -> None:
     """Fails in seconds where Ray would go on trying for half a minute."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or "/" in host or not port.isdigit():
         raise ValueError(f"address is {address!r}; valid: local, auto, or host:port, for example 10.0.0.5:6379")
     try:
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()

@@ -1,0 +1,303 @@
+"""The search loop: one history, whatever the workers do. `python tests/test_nas_loop.py` rewrites the golden files."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from search_cases import (
+    ShufflingPool,
+    choice_problem,
+    choice_space,
+    flaky_score,
+    history,
+    make_strategy,
+    network_problem,
+    noise,
+    score,
+    size_cost,
+    spec_of,
+)
+
+import nas.study
+from nas import loop
+from nas.cache import EvaluationCache
+from nas.loop import AllTrialsFailedError
+from nas.problem import Problem
+from nas.store import MemoryStore, StudyError, read_study
+from nas.strategies import STRATEGIES
+from nas.trial import Trial
+from search_spaces.feasible import InfeasibleLimitsError
+from workers.evaluator import EvaluatorSpec
+from workers.pool import LocalPool, Pool, WorkerStartError
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def run(problem: Problem, name: str, pool: Pool, n_trials: int = 80, lookahead: int = 8, **more: Any) -> list[Trial]:
+    store = more.pop("store", None) or MemoryStore()
+    loop.run(problem, make_strategy(name, problem), pool, store, n_trials, lookahead, **more)
+    return list(store.trials)
+
+
+def in_process(problem: Problem, name: str, function: Callable[[Any], Any] = flaky_score, **more: Any) -> list[Trial]:
+    return run(problem, name, LocalPool(spec_of(function)), **more)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("problem", [choice_problem(30), network_problem("digits", 1e6)], ids=["choices", "digits"])
+def test_the_history_does_not_depend_on_the_workers(name: str, problem: Problem) -> None:
+    expected = history(in_process(problem, name))
+    assert len(expected) == 80
+    for size in (1, 2, 8, 30):
+        for seed in range(3):
+            pool = ShufflingPool(spec_of(flaky_score), size, seed)
+            assert history(run(problem, name, pool)) == expected
+
+
+@pytest.mark.usefixtures("ray_address")
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_history_is_the_same_from_ray_although_a_worker_dies(name: str, tmp_path: Path) -> None:
+    from workers.ray_pool import RayPool
+
+    problem, died = choice_problem(30), tmp_path / "died"
+
+    def evaluate(arch: Any) -> dict[str, float]:
+        if noise(arch.key) > 0.9 and not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return flaky_score(arch)
+
+    with RayPool(spec_of(evaluate), 2) as pool:
+        trials = run(problem, name, pool)
+    assert died.exists()
+    assert history(trials) == history(in_process(problem, name))
+
+
+@pytest.mark.parametrize("lookahead", [1, 3, 8])
+def test_proposals_see_no_result_that_is_too_recent(lookahead: int) -> None:
+    """The strategy is told trial n - lookahead before it is asked for trial n, and nothing later."""
+    problem = choice_problem()
+    strategy = make_strategy("random", problem)
+    told: list[int] = []
+    seen: list[tuple[int, int]] = []
+    ask = strategy.ask
+    strategy.tell = lambda trial: told.append(trial.number)  # type: ignore[method-assign]
+
+    def spy(number: int, taken: Any) -> Any:
+        seen.append((number, len(told)))
+        return ask(number, taken)
+
+    strategy.ask = spy  # type: ignore[method-assign]
+    loop.run(problem, strategy, ShufflingPool(spec_of(score), 4), MemoryStore(), 30, lookahead)
+    assert told == sorted(told)
+    assert seen == [(n, max(0, n - lookahead + 1)) for n in range(30)]
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_continuing_gives_the_same_history(name: str) -> None:
+    problem, store = choice_problem(30), MemoryStore()
+    for n in (0, 1, 7, 8, 9, 40, 80):
+        in_process(problem, name, n_trials=n, store=store)
+    assert history(store.trials) == history(in_process(problem, name))
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_stopping_keeps_what_has_finished(name: str) -> None:
+    problem, store, cache = choice_problem(30), MemoryStore(), EvaluationCache()
+    looks = iter([False] * 12 + [True])
+    pool = ShufflingPool(spec_of(score), 8)
+    strategy = make_strategy(name, problem)
+    outcome = loop.run(problem, strategy, pool, store, 80, 8, cache, stop=lambda: next(looks))
+    assert outcome == "stopped"
+    assert 0 < len(store.trials) < 80
+    rest = run(problem, name, ShufflingPool(spec_of(score), 2), store=store, cache=cache)
+    assert history(rest) == history(in_process(problem, name, score))
+
+
+def test_what_is_cached_is_not_evaluated_again() -> None:
+    problem, cache = choice_problem(30), EvaluationCache()
+    first = in_process(problem, "evolution", score, cache=cache)
+    again = in_process(problem, "evolution", lambda arch: 1 / 0, cache=cache)
+    assert history(again) == history(first)
+    assert {trial.worker for trial in again} == {"cache"}
+
+
+def test_results_that_finish_early_are_in_the_cache_before_they_are_trials() -> None:
+    problem, cache, store = choice_problem(30), EvaluationCache(), MemoryStore()
+    pool = ShufflingPool(spec_of(score), 8, seed=3)
+    evaluated: list[str] = []
+
+    def crash(trial: Trial) -> None:
+        evaluated.extend(cache._metrics)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(problem, "evolution", pool, store=store, cache=cache, on_trial=crash)
+    assert len(evaluated) > len(store.trials) == 1
+
+
+def test_an_exhausted_space_ends_the_search() -> None:
+    problem, store = choice_problem(genes=2), MemoryStore()
+    pool = LocalPool(spec_of(score))
+    assert loop.run(problem, make_strategy("evolution", problem), pool, store, 1000, 8) == "exhausted"
+    assert len(store.trials) == 16
+
+
+def test_a_failed_trial_keeps_its_costs_and_says_why() -> None:
+    trials = in_process(choice_problem(30), "random")
+    failed = [trial for trial in trials if trial.state == "failed"]
+    assert 0 < len(failed) < len(trials)
+    for trial in failed:
+        assert trial.metrics == size_cost(trial.arch)  # type: ignore[arg-type]
+        assert trial.constraints["macs"] <= 0
+        assert "no luck" in str(trial.error)
+        assert not trial.feasible
+
+
+def test_a_missing_metric_fails_the_trial_and_is_named() -> None:
+    def evaluate(arch: Any) -> dict[str, float]:
+        return score(arch) if noise(arch.key) < 0.5 else {"accuracy": 1.0}
+
+    trials = in_process(choice_problem(), "random", evaluate)
+    errors = {trial.error for trial in trials if trial.error}
+    assert errors == {"the evaluator did not return metric 'top1'; it returned: accuracy"}
+
+
+def test_an_evaluator_that_never_succeeds_ends_the_search() -> None:
+    problem, store = choice_problem(), MemoryStore()
+    for recorded in (8, 16):  # a second run tries again, and no longer than the first
+        with pytest.raises(AllTrialsFailedError, match=f"first {recorded} trials failed; trial 0: ZeroDivisionError"):
+            in_process(problem, "evolution", lambda arch: 1 / 0, store=store)
+        assert len(store.trials) == recorded
+
+
+def test_lookahead_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="lookahead must be at least 1"):
+        in_process(choice_problem(), "random", lookahead=0)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_trajectory_is_the_golden_one(name: str) -> None:
+    assert golden_trajectory(name) == json.loads((GOLDEN / f"search_{name}.json").read_text())
+
+
+def golden_trajectory(name: str) -> list[Any]:
+    return json.loads(json.dumps(history(in_process(choice_problem(30), name, n_trials=60))))
+
+
+# nas.search: the public function
+
+
+def test_search_finds_the_best_of_a_small_space() -> None:
+    space = choice_space(3)
+    study = nas.study.search(space, lambda a: a["g0"] + a["g1"] - a["g2"], n_trials=64, metrics=("top1",))
+    assert study.best is not None
+    assert dict(study.best.arch.to_dict()) == {"g0": 3, "g1": 3, "g2": 0}
+    assert study.front() == [study.best]
+    assert study.outcome == "finished"
+
+
+def test_search_on_a_network_space_knows_its_costs() -> None:
+    problem = network_problem("digits")
+    study = nas.study.search(problem.space, score, n_trials=30, limits={"macs": 0.5e6}, objectives={"top1": "maximize"})
+    for trial in study.trials:
+        assert trial.metrics["macs"] <= 0.5e6
+        assert trial.metrics == {**score(trial.arch), **problem.costs(trial.arch)}
+
+
+def test_search_stores_and_continues(tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"cost": size_cost, "limits": {"macs": 30}, "storage": tmp_path / "s" / "study.log"}
+    nas.study.search(choice_space(), flaky_score, n_trials=20, **arguments)
+    study = nas.study.search(choice_space(), flaky_score, n_trials=50, **arguments)
+    whole = nas.study.search(choice_space(), flaky_score, n_trials=50, cost=size_cost, limits={"macs": 30})
+    assert history(study.trials) == history(whole.trials)
+    loaded = nas.study.load_study(arguments["storage"])
+    assert list(loaded.trials) == list(study.trials)
+    assert loaded.front() == study.front()
+    with pytest.raises(StudyError, match="seed is 0 in the study and 3 now"):
+        nas.study.search(choice_space(), flaky_score, n_trials=50, seed=3, **arguments)
+
+
+def test_two_studies_of_one_context_share_evaluations(tmp_path: Path) -> None:
+    shared: dict[str, Any] = {"cache": tmp_path / "evaluations", "context": {"weights": "abc"}, "n_trials": 20}
+    first = nas.study.search(choice_space(), score, storage=tmp_path / "a.log", **shared)
+    second = nas.study.search(choice_space(), lambda arch: 1 / 0, storage=tmp_path / "b.log", **shared)
+    assert history(first.trials) == history(second.trials)
+
+
+def test_studies_share_nothing_unless_told(tmp_path: Path) -> None:
+    path = tmp_path / "study.log"
+    for name, value in (("a", 1.0), ("b", 2.0)):
+        study = nas.study.search(choice_space(), lambda arch, v=value: v, n_trials=5, storage=path, study_name=name)
+        assert {trial.metrics["top1"] for trial in study.trials} == {value}
+    path.unlink()  # a new study of the same name does not find the old one's results
+    study = nas.study.search(choice_space(), lambda arch: 3.0, n_trials=5, storage=path, study_name="a")
+    assert {trial.metrics["top1"] for trial in study.trials} == {3.0}
+    assert len(read_study(path).trials) == 5
+
+
+def test_limits_out_of_reach_are_refused_before_anything_starts() -> None:
+    def factory() -> Any:
+        raise AssertionError("an evaluator was built")
+
+    with pytest.raises(InfeasibleLimitsError, match="macs") as caught:
+        nas.study.search(choice_space(), EvaluatorSpec(factory), n_trials=5, cost=size_cost, limits={"macs": -1})
+    assert caught.value.nearest == {"macs": 0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"strategy": "annealing"}, "unknown strategy 'annealing'; valid: random, evolution"),
+        ({"objectives": {"top1": "max"}}, "objective 'top1' is 'max'; valid: maximize, minimize"),
+        ({"objectives": {"topl": "maximize"}}, "unknown metric 'topl'; valid: top1, macs"),
+        ({"limits": {"latency": 3}}, "unknown metric 'latency'; valid: top1, macs"),
+        ({"limits": {"macs": "60M"}}, "limit 'macs' is '60M'; it must be a finite number"),
+        ({"limits": {"macs": float("nan")}}, "limit 'macs' is nan"),
+        ({"seed": -1}, "seed must not be negative"),
+        ({"n_trials": -1}, "must not be negative"),
+        ({"num_workers": -1}, "must not be negative"),
+        ({"lookahead": 0}, "lookahead must be at least 1"),
+        ({"cache": "evaluations"}, "a shared cache needs a context"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        nas.study.search(choice_space(), score, **{"n_trials": 5, "cost": size_cost, "metrics": ("top1",), **arguments})
+
+
+def test_a_limit_that_only_evaluation_knows_is_accepted_when_metrics_are_not_declared() -> None:
+    study = nas.study.search(choice_space(), score, n_trials=40, limits={"error_rate": 0.3})
+    assert {trial.feasible for trial in study.trials} == {True, False}
+    assert all(trial.metrics["error_rate"] <= 0.3 for trial in study.front())
+
+
+def test_a_broken_evaluator_is_reported_and_the_study_can_be_opened_again(tmp_path: Path) -> None:
+    def broken() -> Any:
+        raise FileNotFoundError("no checkpoint at RUN")
+
+    search = functools.partial(nas.study.search, choice_space(), n_trials=3, storage=tmp_path / "study.log")
+    with pytest.raises(WorkerStartError, match="no checkpoint at RUN"):
+        search(evaluate=EvaluatorSpec(broken))
+    assert len(search(evaluate=score).trials) == 3
+
+
+def test_seeds_of_numpy_are_seeds(tmp_path: Path) -> None:
+    seed: Any = np.int64(3)
+    arguments: dict[str, Any] = {"n_trials": 3, "storage": tmp_path / "study.log"}
+    first = nas.study.search(choice_space(), score, seed=seed, **arguments)
+    assert history(nas.study.search(choice_space(), score, seed=3, **arguments).trials) == history(first.trials)
+
+
+if __name__ == "__main__":
+    for strategy in STRATEGIES:
+        text = json.dumps(golden_trajectory(strategy), indent=None, separators=(",", ":")).replace("],[", "],\n[")
+        (GOLDEN / f"search_{strategy}.json").write_text(text + "\n")

@@ -1,0 +1,180 @@
+"""One contract for every strategy."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from search_cases import (
+    choice_problem,
+    choice_space,
+    complete_trial,
+    drive,
+    failed_trial,
+    flaky_score,
+    history,
+    make_strategy,
+    network_problem,
+    score,
+    size_cost,
+)
+
+from nas import strategies
+from nas.problem import Problem, batch_cost
+from nas.strategies import STRATEGIES
+from nas.strategies.base import Strategy
+from search_spaces.arch import ArchLike
+from search_spaces.feasible import sample_feasible
+
+PROBLEMS = {
+    "choices": functools.partial(choice_problem),
+    "choices_limited": functools.partial(choice_problem, 30),
+    "resnet20_pooling": functools.partial(network_problem, "resnet20_pooling"),
+    "digits_limited": functools.partial(network_problem, "digits", 0.5e6),
+    "resnet_cifar_limited": functools.partial(network_problem, "resnet_cifar", 20e6),
+}
+
+pytestmark = pytest.mark.parametrize("name", STRATEGIES)
+every_problem = pytest.mark.parametrize("make_problem", PROBLEMS.values(), ids=PROBLEMS)
+
+
+@every_problem
+def test_proposals_are_new_valid_and_within_the_limits(name: str, make_problem: functools.partial[Problem]) -> None:
+    problem = make_problem()
+    trials = drive(make_strategy(name, problem), 120)
+    assert len(trials) == min(120, problem.space.size())
+    assert len({trial.arch.key for trial in trials}) == len(trials)
+    for trial in trials:
+        problem.space.validate(trial.arch)
+        assert problem.space.decode(problem.space.encode(trial.arch)) == trial.arch
+        assert all(trial.metrics[metric] <= limit for metric, limit in problem.limits.items())
+
+
+@every_problem
+def test_the_seed_decides_everything(name: str, make_problem: functools.partial[Problem]) -> None:
+    first, again, other = (history(drive(make_strategy(name, make_problem(), seed), 60)) for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+
+
+@every_problem
+@pytest.mark.parametrize("evaluate", [score, flaky_score])
+def test_replay_resumes_to_the_same_proposals(
+    name: str, make_problem: functools.partial[Problem], evaluate: object
+) -> None:
+    problem = make_problem()
+    trials = drive(make_strategy(name, problem), 70, evaluate)  # type: ignore[arg-type]
+    for recorded in (0, 1, 21, 50):
+        strategy = make_strategy(name, problem)
+        for trial in trials[:recorded]:
+            strategy.tell(trial)
+        taken = {trial.arch.key for trial in trials[:recorded]}
+        expected = trials[recorded].arch if recorded < len(trials) else None
+        assert strategy.ask(recorded, taken) == expected
+
+
+def test_asking_twice_changes_nothing(name: str) -> None:
+    problem = choice_problem(30)
+    trials = drive(make_strategy(name, problem), 40)
+    strategy = make_strategy(name, problem)
+    for trial in trials:
+        strategy.tell(trial)
+    taken = {trial.arch.key for trial in trials}
+    assert strategy.ask(40, taken) == strategy.ask(40, taken)
+    assert strategy.ask(41, taken) != strategy.ask(40, taken)
+
+
+def test_the_global_random_state_is_left_alone(name: str) -> None:
+    np.random.seed(0)
+    before = np.random.get_state()[1].copy()  # type: ignore[union-attr]
+    drive(make_strategy(name, choice_problem(30)), 40)
+    assert (np.random.get_state()[1] == before).all()  # type: ignore[index]
+
+
+@pytest.mark.parametrize("limit", [None, 9])
+def test_a_small_space_is_exhausted_and_ends(name: str, limit: float | None) -> None:
+    problem = choice_problem(limit, genes=3, choices=4)
+    trials = drive(make_strategy(name, problem), 1000)
+    inside = [a for a in problem.space.enumerate() if limit is None or size_cost(a)["macs"] <= limit]
+    assert sorted(trial.arch.key for trial in trials) == sorted(arch.key for arch in inside)
+
+
+def test_one_architecture_is_one_trial(name: str) -> None:
+    assert len(drive(make_strategy(name, choice_problem(genes=2, choices=1)), 10)) == 1
+
+
+def test_a_tight_limit_in_a_large_space_ends(name: str) -> None:
+    """Of 4^20 architectures, 4 are within the limit."""
+    problem = choice_problem(limit=2, genes=20)
+    trials = drive(make_strategy(name, problem), 50)
+    assert sorted(trial.metrics["macs"] for trial in trials) == [0, 1, 2, 2]
+
+
+def test_a_limit_without_any_architecture_ends(name: str) -> None:
+    assert make_strategy(name, choice_problem(limit=-1, genes=20)).ask(0, set()) is None
+
+
+def test_a_limit_on_an_evaluated_metric_leaves_infeasible_trials(name: str) -> None:
+    problem = Problem(choice_space(), {"top1": "maximize"}, {"error_rate": 0.3})
+    trials = drive(make_strategy(name, problem), 80)
+    assert {trial.feasible for trial in trials} == {True, False}
+    assert all(trial.feasible == (trial.metrics["error_rate"] <= 0.3) for trial in trials)
+
+
+def test_failures_alone_do_not_end_a_search(name: str) -> None:
+    problem = choice_problem()
+    strategy, taken = make_strategy(name, problem), set[str]()
+    for number in range(60):
+        arch = strategy.ask(number, taken)
+        assert arch is not None
+        taken.add(arch.key)
+        strategy.tell(failed_trial(problem, number, arch))
+
+
+def test_ties_everywhere_are_no_trouble(name: str) -> None:
+    assert len(drive(make_strategy(name, choice_problem()), 60, lambda arch: {"top1": 0.5})) == 60
+
+
+def test_the_registry_makes_it(name: str) -> None:
+    assert type(strategies.get(name, choice_problem(), 0)) is STRATEGIES[name]
+    with pytest.raises(ValueError, match=r"unknown strategy 'annealing'; valid: random, evolution"):
+        strategies.get("annealing", choice_problem(), 0)
+    with pytest.raises(ValueError, match="seed must not be negative"):
+        strategies.get(name, choice_problem(), -1)
+
+
+def mean_of_best(name: str, problem: Problem) -> float:
+    runs = [drive(make_strategy(name, problem, seed), 150) for seed in range(5)]
+    return float(np.mean([max(t.metrics["top1"] for t in trials if t.feasible) for trials in runs]))
+
+
+def test_it_is_no_worse_than_random(name: str) -> None:
+    problem = Problem(choice_space(20), {"top1": "maximize"}, {"macs": 300.0}, batch_cost(size_cost))
+    assert mean_of_best(name, problem) >= mean_of_best("random", problem)
+
+
+def test_a_population_prefers_less_violation(name: str) -> None:
+    """Where nothing is feasible yet, learning strategies move towards the limit."""
+    problem = Problem(choice_space(20), {"top1": "maximize"}, {"size": 5.0})
+    trials = drive(make_strategy(name, problem), 200, lambda a: {"top1": 1.0, "size": size_cost(a)["macs"]})  # type: ignore[arg-type]
+    early, late = (np.mean([t.violation for t in part]) for part in (trials[:20], trials[-20:]))
+    assert late < early or name == "random"
+
+
+class Stubborn(Strategy):
+    """Always has the same idea."""
+
+    def candidates(self, number: int, rng: np.random.Generator) -> Iterator[ArchLike]:
+        while True:
+            yield self.problem.space.smallest()
+
+
+def test_an_unhelpful_strategy_still_gets_everywhere(name: str) -> None:
+    problem = choice_problem(genes=2)
+    assert len(drive(Stubborn(problem, 0), 100)) == 16
+    large = choice_problem(genes=20)
+    assert len(drive(Stubborn(large, 0), 30)) == 30
+    arch = sample_feasible(large.space, np.random.default_rng(0), {}, None)
+    assert complete_trial(large, 0, arch, {"top1": 1.0}).feasible

@@ -1,0 +1,123 @@
+"""The vectorised cost equals the plan's, and limits are met or refused in bounded tries."""
+
+from __future__ import annotations
+
+import itertools
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from spaces import NETWORKS
+
+from search_spaces import catalog, cost
+from search_spaces.arch import Arch
+from search_spaces.feasible import InfeasibleLimitsError, preflight, sample_feasible, violation
+from search_spaces.plan import plan
+from search_spaces.space import ChoiceSpace
+
+every_network = pytest.mark.parametrize("space", NETWORKS.values(), ids=NETWORKS.keys())
+
+
+@every_network
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_vectorised_cost_equals_the_plan(space, seed):
+    rng = np.random.default_rng(seed)
+    archs = [space.sample(rng) for _ in range(5)] + [space.smallest(), space.largest(), space.most_macs()]
+    plans = [plan(space, arch) for arch in archs]
+    assert cost.macs(space, archs).tolist() == [p.macs for p in plans]
+    assert cost.params(space, archs).tolist() == [p.params for p in plans]
+    assert cost.macs(space, archs[0]) == plans[0].macs
+    assert cost.params(space, archs[0]) == plans[0].params
+
+
+@every_network
+def test_no_architectures_cost_nothing(space):
+    assert cost.macs(space, []).shape == (0,)
+
+
+catalog_only = pytest.mark.parametrize(
+    "space", [catalog.get(name) for name in catalog.SPACES], ids=list(catalog.SPACES)
+)
+
+
+@catalog_only
+def test_smallest_has_the_fewest_macs_and_most_macs_the_most(space):
+    """Width and kernel only add MACs, so the extremes over all depths and pools are the extremes of the space."""
+    narrow, wide = space.smallest(), space.largest()
+    depths = list(itertools.product(*(stage.depths for stage in space.stages)))
+    archs = [
+        space.canonical(Arch(depth, base.width, base.kernel, pool, space.image_size))
+        for base in (narrow, wide)
+        for depth in depths
+        for pool in itertools.combinations(space.active_slots(depth), space.num_pools)
+    ]
+    macs = cost.macs(space, archs)
+    assert macs.min() == cost.macs(space, space.smallest())
+    assert macs.max() == cost.macs(space, space.most_macs())
+
+
+def test_resnet20_has_the_published_macs():
+    space = catalog.get("resnet20_pooling")
+    lowered = plan(space, space.with_pools(space.largest(), (3, 6)))
+    assert round(lowered.macs / 1e6, 1) == 40.8  # 40.6M of ResNet-20 with option-A shortcuts, and two 1x1 shortcuts
+    assert [block.level for block in lowered.blocks] == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 2]
+    assert [block.in_size for block in lowered.blocks[4:6]] == [32, 16]
+
+
+def test_resnet_cifar_reaches_the_promised_range():
+    space = catalog.get("resnet_cifar")
+    assert cost.macs(space, space.smallest()) < 10e6
+    assert cost.macs(space, space.largest()) > 150e6
+
+
+@every_network
+@pytest.mark.parametrize("share", [1.0, 1.05, 2.0])
+def test_feasible_samples_meet_even_the_tightest_limit(space, share):
+    limits = {"macs": share * cost.macs(space, space.smallest()), "params": 1e12}
+    known = partial(cost.costs, space)
+    for seed in range(5):
+        arch = sample_feasible(space, np.random.default_rng(seed), limits, known)
+        space.validate(arch)
+        assert cost.macs(space, arch) <= limits["macs"]
+
+
+@catalog_only
+def test_unreachable_limits_name_the_nearest_value(space):
+    least = cost.macs(space, space.smallest())
+    known = partial(cost.costs, space)
+    for act in (
+        lambda: preflight(space, {"macs": least - 1}, known),
+        lambda: sample_feasible(space, np.random.default_rng(0), {"macs": least - 1}, known),
+    ):
+        with pytest.raises(InfeasibleLimitsError) as raised:
+            act()
+        assert raised.value.nearest["macs"] == least
+        assert "macs ≤" in str(raised.value)
+
+
+def test_limits_that_exclude_each_other_name_both():
+    space = ChoiceSpace({"x": tuple(range(10)), "y": (0, 1)})
+
+    def known(archs):
+        x = np.array([float(a["x"]) for a in archs])  # type: ignore[arg-type]
+        return {"up": x, "down": 9 - x}
+
+    with pytest.raises(InfeasibleLimitsError, match=r"limits together: up ≤ 3 .*down ≤ 3 "):
+        preflight(space, {"up": 3, "down": 3}, known)
+    preflight(space, {"up": 4, "down": 5}, known)
+    arch = sample_feasible(space, np.random.default_rng(0), {"up": 4, "down": 5}, known)
+    assert arch["x"] == 4
+
+
+def test_limits_on_unknown_metrics_are_left_to_the_evaluation():
+    space = ChoiceSpace({"x": (1, 2)})
+    preflight(space, {"latency_ms": 0.0}, lambda archs: {"macs": np.ones(len(archs))})
+    assert violation({"macs": 1.0}, {"latency_ms": 0.0}) == 0
+
+
+def test_violation_is_relative_to_the_limit():
+    assert violation({"macs": 30.0, "params": 5.0}, {"macs": 20.0, "params": 10.0}) == 0.5
+    assert violation({"macs": 3.0}, {"macs": 0.0}) == 3.0

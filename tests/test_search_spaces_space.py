@@ -1,0 +1,242 @@
+"""One contract suite over every space: members are valid and canonical, and nothing in a space is counted twice."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from spaces import ALL, CHOICES, NETWORKS
+
+from search_spaces import catalog
+from search_spaces.arch import Arch, ArchLike
+from search_spaces.network import NetworkSpace, Stage
+from search_spaces.space import ChoiceSpace
+
+seeds = st.integers(0, 2**32 - 1)
+every_space = pytest.mark.parametrize("space", ALL.values(), ids=ALL.keys())
+every_network = pytest.mark.parametrize("space", NETWORKS.values(), ids=NETWORKS.keys())
+few = settings(max_examples=30, deadline=None)
+
+
+@every_space
+@few
+@given(seed=seeds)
+def test_sample_mutate_crossover_are_valid_canonical_and_encode_back(space, seed):
+    rng = np.random.default_rng(seed)
+    a, b = space.sample(rng), space.sample(rng)
+    for arch in (a, space.mutate(a, rng), space.crossover(a, b, rng)):
+        assert isinstance(arch, ArchLike)
+        space.validate(arch)
+        assert space.decode(space.encode(arch)) == arch
+        assert space.arch_from_dict(json.loads(json.dumps(arch.to_dict()))) == arch
+        vector = space.to_vector(arch)
+        assert vector.shape == space.to_vector(a).shape
+        assert ((vector >= 0) & (vector <= 1)).all()
+
+
+@every_space
+@few
+@given(seed=seeds)
+def test_equal_keys_mean_equal_architectures_and_vectors(space, seed):
+    rng = np.random.default_rng(seed)
+    archs = [space.sample(rng) for _ in range(20)]
+    for a, b in itertools.combinations(archs, 2):
+        assert (a.key == b.key) == (a == b)
+        if a != b:
+            assert not np.array_equal(space.to_vector(a), space.to_vector(b))
+
+
+@every_space
+def test_keys_are_file_names(space):
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        key = space.sample(rng).key
+        assert len(key) < 200
+        assert re.fullmatch(r"[\w.,=+%-]+", key)
+
+
+@every_space
+def test_mutation_changes_something_whenever_it_can(space):
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        arch = space.sample(rng)
+        assert (space.mutate(arch, rng) != arch) == (space.size() > 1)
+
+
+@every_space
+def test_the_same_generator_gives_the_same_members(space):
+    def draw() -> list[ArchLike]:
+        rng = np.random.default_rng(7)
+        a, b = space.sample(rng), space.sample(rng)
+        return [a, b, space.mutate(a, rng), space.crossover(a, b, rng)]
+
+    assert draw() == draw()
+
+
+@pytest.mark.parametrize(
+    "space", [*(s for s in ALL.values() if s.size() < 3000)], ids=[n for n, s in ALL.items() if s.size() < 3000]
+)
+def test_size_counts_what_enumerate_yields(space):
+    archs = list(space.enumerate())
+    for arch in archs:
+        space.validate(arch)
+    assert len(archs) == len({arch.key for arch in archs}) == space.size()
+    assert {space.smallest(), space.largest()} <= set(archs)
+
+
+@every_network
+def test_decode_reaches_every_canonical_architecture_and_no_other(space):
+    if space.size() > 3000:
+        pytest.skip("too large to enumerate")
+    indices = itertools.product(*(range(len(gene.choices)) for gene in space.genes))
+    decoded = {space.decode(i).key for i in itertools.islice(indices, 200_000)}
+    assert decoded <= {arch.key for arch in space.enumerate()}
+
+
+@every_network
+def test_spaces_survive_json(space):
+    assert NetworkSpace.from_dict(json.loads(json.dumps(space.to_dict()))) == space
+
+
+def test_the_catalog_is_what_was_promised():
+    pooling = catalog.get("resnet20_pooling")
+    assert pooling.size() == 36
+    assert pooling.stages == (Stage((3,), (16,)), Stage((3,), (32,)), Stage((3,), (64,)))
+    joint = catalog.get("resnet_cifar")
+    assert joint.size() > 10**9
+    assert {stage.kernels for stage in joint.stages} == {(3, 5, 7)}
+    assert all(len(stage.depths) > 1 and len(stage.widths) > 1 for stage in joint.stages)
+    with pytest.raises(ValueError, match="unknown space 'mnist'; valid: digits, resnet20_pooling, resnet_cifar"):
+        catalog.get("mnist")
+
+
+def test_sampling_is_uniform_over_pooling_positions():
+    space = catalog.get("resnet20_pooling")
+    rng = np.random.default_rng(0)
+    counts = {arch.pool: 0 for arch in space.enumerate()}
+    for _ in range(7200):
+        counts[space.sample(rng).pool] += 1
+    values = np.array(list(counts.values()))
+    # chi-square with 35 degrees of freedom: 66.6 is its 99.9 % quantile
+    assert ((values - 200) ** 2 / 200).sum() < 66.6
+
+
+def test_a_pool_before_an_inactive_slot_moves_to_the_next_active_one():
+    space = catalog.get("resnet_cifar")
+    base = {"depth": [2, 1, 3], "width": [16, 32, 64], "kernel": [3] * 12}
+    assert space.arch_from_dict({**base, "pool": [2, 6]}).pool == (4, 8)
+    assert space.arch_from_dict({**base, "pool": [3, 4]}).pool == (4, 8)  # both want slot 4: the second moves on
+    assert space.arch_from_dict({**base, "pool": [10, 11]}).pool == (9, 10)  # none follows: back to the last free
+    a = space.arch_from_dict({**base, "kernel": [3, 3, 7, *[3] * 9], "pool": [0, 1]})
+    assert a.kernel[2] == 3
+    assert a == space.arch_from_dict({**base, "pool": [0, 1]})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"depth": [9, 1, 1]}, r"gene depth\[0\] is 9; valid: 1, 2, 3, 4"),
+        ({"depth": [1, 1]}, r"gene depth has 2 entries \(1, 1\); this space takes 3"),
+        ({"width": [8, 17, 32]}, r"gene width\[1\] is 17; valid: 16, 24, 32"),
+        ({"kernel": [4] * 12}, r"gene kernel\[0\] is 4; valid: 3, 5, 7"),
+        ({"pool": [0]}, r"gene pool is \(0,\); valid: 2 different slots of 0 to 11"),
+        ({"pool": [3, 3]}, r"valid: 2 different slots"),
+        ({"pool": [0, 12]}, r"valid: 2 different slots of 0 to 11"),
+        ({"resolution": 64}, r"gene resolution is 64; valid: 32"),
+        ({"expand": [2] * 12}, r"gene expand is .*has none"),
+        ({"dept": [1, 1, 1]}, r"unknown gene 'dept'; valid genes: depth, "),
+        ({"depth": None}, r"gene 'depth' must be a list of integers, got None"),
+        ({"depth": [1.5, 1, 1]}, r"gene 'depth' must be a list of integers"),
+        ({"depth": ["a", 1, 1]}, r"gene 'depth' must be a list of integers"),
+        ({"resolution": [32]}, r"gene 'resolution' must be an integer"),
+    ],
+)
+def test_a_bad_gene_is_named(change, message):
+    space = catalog.get("resnet_cifar")
+    with pytest.raises(ValueError, match=message):
+        space.arch_from_dict(space.smallest().to_dict() | change)
+
+
+def test_a_missing_gene_and_a_non_mapping_are_named():
+    space = catalog.get("resnet_cifar")
+    data = space.smallest().to_dict()
+    del data["kernel"]
+    with pytest.raises(ValueError, match="gene 'kernel' is missing"):
+        space.arch_from_dict(data)
+    with pytest.raises(ValueError, match="an architecture is a mapping"):
+        space.arch_from_dict([1, 2])  # type: ignore[arg-type]
+
+
+def test_validate_refuses_what_is_not_canonical():
+    space = catalog.get("resnet_cifar")
+    kernel = list(space.smallest().kernel)
+    kernel[1] = 7
+    with pytest.raises(ValueError, match=r"gene kernel\[1\] is 7, but the slot is inactive; valid: 3"):
+        space.validate(Arch((1, 1, 1), (8, 16, 32), tuple(kernel), (0, 4), 32))
+    with pytest.raises(ValueError, match=r"gene pool is \(0, 1\); valid slots at depth \(1, 1, 1\): \[0, 4, 8\]"):
+        space.validate(Arch((1, 1, 1), (8, 16, 32), (3,) * 12, (0, 1), 32))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"stages": []}, "at least one stage"),
+        ({"stages": [{"depths": [1]}]}, r"stages\[0\] must have the fields depths, widths, kernels"),
+        ({"stages": [{"depths": [2, 1], "widths": [8]}]}, r"stages\[0\]: stage depths must ascend"),
+        ({"stages": [{"depths": [1], "widths": [8], "kernels": [4]}]}, "kernels must be odd, got 4"),
+        ({"stages": [{"depths": [0], "widths": [8]}]}, "positive integers"),
+        ({"stages": [{"depths": 1, "widths": [8]}]}, r"stages\[0\].depths must be a list"),
+        ({"num_pools": 9}, "num_pools is 9, but the shallowest network has 1 blocks"),
+        ({"num_pools": -1}, "num_pools must be an integer of at least 0"),
+        ({"image_size": 1, "num_pools": 1}, "image_size 1 is too small"),
+        ({"num_classes": 1}, "num_classes must be an integer of at least 2"),
+        ({"colour": 3}, "unknown field 'colour'; valid fields: name, stages"),
+        ({"stages": "x"}, "stages must be a list"),
+    ],
+)
+def test_a_bad_space_names_the_field(fields, message):
+    good = {"name": "mine", "stages": [{"depths": [1, 2], "widths": [8, 16], "kernels": [3]}], "num_pools": 1}
+    with pytest.raises(ValueError, match=message):
+        NetworkSpace.from_dict(good | fields)
+
+
+def test_choice_archs_read_as_mappings():
+    space = CHOICES["choices"]
+    arch = space.arch_from_dict({"act": "h/s", "stem": "conv5", "depth": 2, "se": False})
+    assert arch["depth"] == 2
+    assert dict(arch) == {"stem": "conv5", "depth": 2, "se": False, "act": "h/s"}
+    assert arch.key == "stem=conv5,depth=2,se=False,act=h%2Fs"
+    with pytest.raises(KeyError):
+        arch["width"]
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({}, "at least one gene"),
+        ({"a": ()}, "gene 'a' needs at least one choice"),
+        ({"a": (1, 1)}, "no two alike"),
+        ({"a": (1, "1")}, "no two alike"),
+        ({"a": ([1],)}, "is not a text, number, bool or None"),
+        ({"a": "abc"}, "choices must be a sequence such as a tuple"),
+    ],
+)
+def test_a_bad_choice_space_names_the_gene(choices, message):
+    with pytest.raises(ValueError, match=message):
+        ChoiceSpace(choices)
+
+
+def test_a_bad_choice_names_the_valid_ones():
+    space = CHOICES["choices"]
+    good = space.smallest().to_dict()
+    with pytest.raises(ValueError, match="gene 'depth' is 7; valid: 1, 2, 3"):
+        space.arch_from_dict(good | {"depth": 7})
+    with pytest.raises(ValueError, match="gene 'depth' is True; valid: 1, 2, 3"):
+        space.arch_from_dict(good | {"depth": True})
+    with pytest.raises(ValueError, match="gene 'wdith' is unknown or missing; genes: stem, depth, se, act"):
+        space.arch_from_dict(good | {"wdith": 7})
