@@ -30,12 +30,13 @@ def save_front(study: Study, path: Path, title: str) -> None:
     figure, axes = _figure()
     done = [t for t in study.trials if t.state == "complete"]
     front = sorted(study.front(), key=lambda t: _value(t, x))
-    for name, trials, style in (
-        ("evaluated", [t for t in done if t.feasible and t not in front], {"color": GREY, "marker": "o", "s": 18}),
-        ("over a limit", [t for t in done if not t.feasible], {"color": ORANGE, "marker": "x", "s": 22}),
+    for name, trials, color, marker in (
+        ("evaluated", [t for t in done if t.feasible and t not in front], GREY, "o"),
+        ("over a limit", [t for t in done if not t.feasible], ORANGE, "x"),
     ):
         if trials:
-            axes.scatter([_value(t, x) for t in trials], [_value(t, y) for t in trials], label=name, **style)
+            points = [_value(t, x) for t in trials], [_value(t, y) for t in trials]
+            axes.scatter(*points, s=20, color=color, marker=marker, label=name)
     axes.plot(
         [_value(t, x) for t in front], [_value(t, y) for t in front], "-o", color=BLUE, lw=2, ms=6, label="Pareto front"
     )
@@ -46,7 +47,7 @@ def save_front(study: Study, path: Path, title: str) -> None:
     _format(axes, x, "x")
     _format(axes, y, "y")
     axes.set_title(title, loc="left", fontsize=12)
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.savefig(path, dpi=150)
 
 
@@ -88,7 +89,7 @@ def _value(trial: Trial, metric: str) -> float:
 
 
 def _figure() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(7, 4.4), layout="constrained")
+    figure = Figure(figsize=(8, 4.4), layout="constrained")
     axes = figure.subplots()
     _clean(axes)
     return figure, axes

@@ -15,11 +15,13 @@ from search_spaces.network import NetworkSpace
 from supernet.data import ImageData, Split, normalize
 from supernet.model import Supernet
 
+Channels = tuple[float, ...]  # one number a channel, in the scale of 0 to 1
+
 BATCH = 250  # images at once: small enough for a CPU's caches, large enough for stable batch statistics
 
 
 @torch.no_grad()
-def recalibrate(subnet: nn.Module, images: Tensor, mean: Sequence[float], std: Sequence[float]) -> None:
+def recalibrate(subnet: nn.Module, images: Tensor, mean: Channels, std: Channels) -> None:
     """Sets the batch norms' statistics to the cumulative average over `images`, and leaves `subnet` in eval mode.
 
     images: uint8 [n, C, H, W], seen without labels or augmentation. A supernet's own statistics mix all subnets, so
@@ -41,13 +43,13 @@ def recalibrate(subnet: nn.Module, images: Tensor, mean: Sequence[float], std: S
 
 
 @torch.no_grad()
-def predict(subnet: nn.Module, images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def predict(subnet: nn.Module, images: Tensor, mean: Channels, std: Channels) -> Tensor:
     """Logits [n, classes] on the CPU for uint8 images [n, C, H, W]; `subnet` should be in eval mode."""
     device = _device(subnet)
     return torch.cat([subnet(normalize(batch, mean, std, device=device)).float().cpu() for batch in _batches(images)])
 
 
-def count_correct(subnet: nn.Module, split: Split, mean: Sequence[float], std: Sequence[float]) -> int:
+def count_correct(subnet: nn.Module, split: Split, mean: Channels, std: Channels) -> int:
     """Images of `split` whose highest logit is the label's. Raises ValueError when a logit is not finite."""
     logits = predict(subnet, split.images, mean, std)
     if not torch.isfinite(logits).all():
@@ -66,14 +68,14 @@ class SupernetEvaluator:
         supernet: Supernet,
         calibration: Tensor,
         validation: Split,
-        mean: Sequence[float],
-        std: Sequence[float],
+        mean: Channels,
+        std: Channels,
         device: str = "cpu",
         threads: int = 1,
     ) -> None:
         self.supernet = supernet.to(device).eval()
         self.calibration, self.validation = calibration, validation
-        self.mean, self.std, self.threads = tuple(mean), tuple(std), threads
+        self.mean, self.std, self.threads = mean, std, threads
 
     def evaluate(self, archs: Sequence[Arch]) -> list[dict[str, float]]:
         """`{"top1": …}` for each architecture."""
@@ -102,8 +104,8 @@ def shared_arrays(weights: Mapping[str, Tensor], data: ImageData) -> dict[str, n
 
 def evaluator_from_arrays(
     space: Mapping[str, Any],
-    mean: Sequence[float],
-    std: Sequence[float],
+    mean: Channels,
+    std: Channels,
     device: str,
     shared: Mapping[str, np.ndarray],
 ) -> SupernetEvaluator:

@@ -138,7 +138,7 @@ class Trainer:
         teacher = images.new_zeros(())
         for subnet in subnets:
             loss, logits = self._loss(subnet, images, labels, teacher)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             losses.setdefault(subnet.role, []).append(loss.detach())
             if subnet.role == "max":
                 teacher = logits.detach()
@@ -186,11 +186,10 @@ class Trainer:
     def save(self, path: Path) -> None:
         """Writes everything that `restore` needs, atomically; raises OSError when the disk is full."""
         weights = self.supernet.state_dict()
-        names = {p: name for name, p in self.supernet.named_parameters()}
         momenta = {
-            f"momentum.{names[p]}": state["momentum_buffer"]
-            for p, state in self.optimizer.state.items()
-            if state.get("momentum_buffer") is not None
+            f"momentum.{name}": self.optimizer.state[p]["momentum_buffer"]
+            for name, p in self.supernet.named_parameters()
+            if self.optimizer.state.get(p, {}).get("momentum_buffer") is not None
         }
         tensors = {f"model.{name}": t for name, t in weights.items()} | momenta
         tensors["rng.cpu"] = torch.get_rng_state()
@@ -294,7 +293,8 @@ def _step_record(trainer: Trainer, epoch: int, metrics: Mapping[str, Tensor], sp
 
 
 def _optimizer(supernet: Supernet, config: TrainConfig) -> torch.optim.SGD:
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, param in supernet.named_parameters():
         is_weight = param.ndim >= 2 and ("conv" in name or "fc" in name) and "transforms" not in name
         (decayed if is_weight else plain).append(param)

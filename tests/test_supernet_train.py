@@ -159,7 +159,7 @@ def test_weight_decay_spares_norms_biases_and_transforms(data):
     decayed = {names[id(p)] for p in trainer.optimizer.param_groups[0]["params"]}
     assert trainer.optimizer.param_groups[1]["weight_decay"] == 0
     for name in names.values():
-        is_kernel = name.endswith((".weight")) and ".bn" not in name and "_bn" not in name
+        is_kernel = name.endswith(".weight") and ".bn" not in name and "_bn" not in name
         assert (name in decayed) == is_kernel, name
 
 
