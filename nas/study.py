@@ -6,6 +6,7 @@ import functools
 import json
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -97,6 +98,8 @@ def search(
     seed, lookahead = operator.index(seed), operator.index(lookahead)
     if n_trials < 0 or num_workers < 0:
         raise ValueError(f"n_trials and num_workers must not be negative, got {n_trials} and {num_workers}")
+    if lookahead < 1:
+        raise ValueError(f"lookahead must be at least 1, got {lookahead}")
     if cache is not None and not context:
         raise ValueError("a shared cache needs a context that tells one evaluator's results from another's")
     problem = Problem(
@@ -112,15 +115,14 @@ def search(
         study_name, space.to_dict(), problem.objectives, problem.limits, strategy, seed, lookahead, context or {}
     )
     spec = _spec(evaluate, next(iter(problem.objectives)))
-    store = MemoryStore() if storage is None else JournalStore(storage, identity, space)
-    try:
-        evaluations = _cache(cache, context, storage, store.uid)
-        with _pool(spec, num_workers, num_cpus, num_gpus, address) as pool:
-            outcome = loop.run(
-                problem, searcher, pool, store, n_trials, lookahead, evaluations, on_trial=on_trial, stop=stop
-            )
-    finally:
-        store.close()
+    with ExitStack() as stack:
+        store = MemoryStore() if storage is None else JournalStore(storage, identity, space)
+        stack.callback(store.close)
+        evaluations = stack.enter_context(closing(_cache(cache, context, storage, store.uid)))
+        pool = stack.enter_context(_pool(spec, num_workers, num_cpus, num_gpus, address))
+        outcome = loop.run(
+            problem, searcher, pool, store, n_trials, lookahead, evaluations, on_trial=on_trial, stop=stop
+        )
     return Study(problem.objectives, problem.limits, store.trials, outcome)
 
 

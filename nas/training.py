@@ -50,7 +50,7 @@ def train(
         _check_resumed(run, space, data, {"image_size": image_size, "skip_corrupt": skip_corrupt}, recipe)
         images = load_data(run, download)
     else:
-        run, images = _create(space, data, out, image_size, bool(skip_corrupt), download, recipe)
+        run, images = _create(space, data, out, device, image_size, bool(skip_corrupt), download, recipe)
 
     from supernet import checkpoint
     from supernet.model import Supernet
@@ -78,17 +78,19 @@ def _create(
     space: str | SpaceSource | None,
     data: str | None,
     out: str | Path,
+    device: str,
     image_size: int | None,
     skip_corrupt: bool,
     download: bool,
     recipe: Mapping[str, Any],
 ) -> tuple[Run, ImageData]:
-    from supernet.train import TrainConfig
+    from supernet.train import TrainConfig, resolve_device
 
     if space is None or data is None:
         raise ValueError("a new run needs a space and a data set: --space and --data")
     source = resolve(space)
     config = TrainConfig(**recipe)
+    resolve_device(device)
     options = DataOptions(data, image_size or source.image_size, skip_corrupt)
     if Path(out).is_dir() and any(Path(out).iterdir()):
         raise RunError(f"the folder {out} is not empty; continue that run with --resume, or name another folder")

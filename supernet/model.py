@@ -28,7 +28,10 @@ class ElasticBlock(nn.Module):
 
     def forward(self, x: Tensor, block: Block) -> Tensor:
         """Runs as `block`, a possibly smaller one of this slot."""
-        ops = {layer.name: partial(self._modules[layer.name], layer=layer, level=block.level) for layer in block.layers}  # type: ignore[arg-type]
+        ops = {
+            layer.name: partial(self.get_submodule(layer.name), layer=layer, level=block.level)
+            for layer in block.layers
+        }
         return FORWARDS[block.kind](ops, block, x)
 
 

@@ -71,7 +71,7 @@ class Subnet(nn.Module):
 
     def plain_blocks(self) -> list[PlainBlock]:
         """Stem, blocks and head, one for each block of the plan."""
-        return [self.stem, *self.blocks, self.head]  # type: ignore[list-item]
+        return [self.stem, *self.blocks, self.head]
 
 
 def plain_layer(layer: Layer) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The supernet is its subnets: sliced equals plain, what a slice leaves out has no gradient, the plan's cost is real."""
+"""The supernet is its subnets: sliced equals plain, what a slice leaves out has no gradient, the plan's cost holds."""
 
 from __future__ import annotations
 

@@ -30,8 +30,7 @@ _CONNECT_SECONDS = 5.0  # for an address that answers at all
 
 
 class _Worker:
-    """Lives in its own process. Its methods return what went wrong, for an exception raised in an actor's constructor
-    or while it is being unpickled looks to the driver like a dead process."""
+    """Lives in its own process; returns what goes wrong, for a raising constructor looks like a dead process."""
 
     def __init__(self) -> None:
         self._evaluator: Evaluator | None = None

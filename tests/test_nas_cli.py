@@ -1,0 +1,275 @@
+"""The command as a user types it: what it prints, where results go, and a clear error with exit code for bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nas import cli
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def nas(monkeypatch, capsys):
+    """Runs the command in this process; gives exit code, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["nas", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def run_copy(trained_run, tmp_path):
+    return Path(shutil.copytree(trained_run, tmp_path / "run"))
+
+
+def light_python(code):
+    """Runs `code` in a fresh interpreter that has imported nothing yet."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+HEAVY = "{'torch', 'ray', 'optuna', 'matplotlib', 'sklearn', 'pandas'} & set(sys.modules)"
+
+
+def test_help_imports_nothing_heavy():
+    done = light_python(
+        f"import sys\nsys.argv = ['nas', '--help']\nfrom nas import cli\ntry: cli.main()\nexcept SystemExit: print({HEAVY})"
+    )
+    assert done.stdout.endswith("set()\n")
+    for command in ("spaces", "train", "search", "pareto", "export", "demo"):
+        assert command in done.stdout
+
+
+def test_unreachable_limits_are_refused_before_torch_or_ray_are_imported(trained_run):
+    done = light_python(
+        f"import sys\nsys.argv = ['nas', 'search', {str(trained_run)!r}, '--max-macs', '10k', '--max-params', '1M']\n"
+        f"from nas import cli\ntry: cli.main()\nexcept SystemExit as stop: print(stop.code, {HEAVY})"
+    )
+    assert done.stdout == "2 set()\n"
+    assert "macs ≤ 10k (nearest reachable: 37.54k)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_spaces_as_json_is_one_document(nas):
+    code, out, _ = nas("spaces", "--json")
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert code == 0
+    assert rows["resnet20_pooling"]["size"] == 36
+    assert rows["resnet_cifar"]["macs_min"] < 10e6 < 150e6 < rows["resnet_cifar"]["macs_max"]
+    code, out, err = nas("spaces")
+    assert code == 0
+    assert "resnet_cifar" in out
+    assert err.startswith("next: nas train")
+
+
+def test_train_leaves_a_complete_run(trained_run):
+    assert {f.name for f in trained_run.iterdir()} >= {
+        "run.json", "checkpoint.safetensors", "metrics.jsonl", "training.png", "tensorboard",
+    }  # fmt: skip
+    records = [json.loads(line) for line in (trained_run / "metrics.jsonl").read_text().splitlines()]
+    assert [r["epoch"] for r in records if "val_top1_max" in r] == [1, 2, 3]
+    assert list((trained_run / "tensorboard").glob("events*"))
+    assert Image.open(trained_run / "training.png").size > (600, 300)
+
+
+def test_search_pareto_export_chain(nas, run_copy, tmp_path):
+    code, out, err = nas("search", run_copy, "--n-trials", 12, "--num-workers", 0, "--max-macs", "300k", "--seed", 1)
+    assert code == 0, err
+    assert "12 trials, 0 failed; macs ≤ 300k" in out
+    assert f"next: nas export {run_copy} --best" in err
+
+    code, out, _ = nas("pareto", run_copy, "--json")
+    study = json.loads(out)
+    assert study["n_trials"] == 12
+    assert study["objectives"] == {"top1": "maximize", "macs": "minimize"}
+    assert all(row["metrics"]["macs"] <= 300e3 for row in study["front"])
+    assert Image.open(run_copy / "front.png").size > (600, 300)
+
+    code, out, err = nas("export", run_copy, "--best", "-o", tmp_path / "model", "--json")
+    certificate = json.loads(out)
+    assert code == 0, err
+    best = next(row for row in study["front"] if row["number"] == study["best"])
+    assert certificate["key"] == best["key"]
+    assert certificate["validation_top1"] == best["metrics"]["top1"]
+    assert certificate["max_delta"] <= 1e-5
+
+    arch = json.dumps(best["arch"])
+    code, out, _ = nas("export", run_copy, "--arch", arch, "-o", tmp_path / "same", "--json")
+    assert code == 0
+    assert json.loads(out)["correct"] == certificate["correct"]
+    for name in ("model.py", "model.safetensors"):
+        assert (tmp_path / "same" / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
+
+    code, _, err = nas("export", run_copy, "--best", "-o", tmp_path / "model")
+    assert (code, "is not empty" in err, "--force" in err) == (2, True, True)
+    (tmp_path / "model" / "mine.txt").write_text("keep me")
+    assert nas("export", run_copy, "--trial", 0, "-o", tmp_path / "model", "--force")[0] == 0
+    assert (tmp_path / "model" / "mine.txt").read_text() == "keep me"
+
+    # the same command again finds everything done; with another setting it is another search
+    code, out, _ = nas("search", run_copy, "--n-trials", 12, "--num-workers", 0, "--max-macs", "300k", "--seed", 1)
+    assert code == 0
+    code, _, err = nas("search", run_copy, "--n-trials", 12, "--num-workers", 0, "--max-macs", "200k", "--seed", 2)
+    assert code == 2
+    assert "limits.macs is 300000.0 in the study and 200000.0 now" in err
+    assert "seed is 1 in the study and 2 now" in err
+
+
+def test_a_second_study_shares_evaluations_and_has_its_own_picture(nas, run_copy):
+    for name in ("default", "other"):
+        assert nas("search", run_copy, "--study-name", name, "--n-trials", 4, "--num-workers", 0)[0] == 0
+    lines = (run_copy / "evaluations.jsonl").read_text().splitlines()
+    assert len(lines) == 4
+    assert {"front.png", "front-other.png"} <= {f.name for f in run_copy.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--space", "nope", "--data", "digits", "-o", "NEW"], "unknown space 'nope'; valid: digits, resnet20"),
+        (["train", "--space", "digits", "--data", "nope", "-o", "NEW"], "unknown data set 'nope'"),
+        (["train", "--space", "digits", "--data", "folder:none", "-o", "NEW"], "none"),
+        (["train", "--space", "digits", "--data", "digits", "-o", "NEW", "--epochs", "0"], "epochs is 0; valid: 1 to"),
+        (["train", "--space", "digits", "--data", "digits", "-o", "NEW", "--lr", "-1"], "lr is -1.0"),
+        (["train", "--space", "digits", "--data", "digits", "-o", "NEW", "--device", "tpu"], "unknown device 'tpu'"),
+        (["train", "--space", "digits", "--data", "digits", "-o", "NEW", "--image-size", "2"], "image_size 2 is too sm"),
+        (["train", "--space", "mine.yaml", "--data", "digits", "-o", "NEW"], "cannot read the space mine.yaml"),
+        (["train", "--data", "digits", "-o", "NEW"], "needs a space and a data set"),
+        (["train", "--space", "digits", "--data", "digits", "-o", "RUN"], "is not empty; continue that run with --res"),
+        (["train", "-o", "NEW", "--resume"], "there is no run folder"),
+        (["train", "-o", "RUN", "--resume", "--epochs", "9"], "epochs was 3 and is now 9"),
+        (["train", "-o", "RUN", "--resume", "--space", "resnet_cifar"], "space was 'digits' and is now 'resnet_cifar'"),
+        (["search", "NEW"], "there is no run folder"),
+        (["search", "RUN", "--strategy", "magic"], "unknown strategy 'magic'; valid: random, evolution"),
+        (["search", "RUN", "--objective", "accuracy"], "unknown metric 'accuracy'; valid: top1, macs, params"),
+        (["search", "RUN", "--max-macs", "lots"], "'lots' is not a quantity"),
+        (["search", "RUN", "--max-macs", "-5"], "'-5' is not a quantity"),
+        (["search", "RUN", "--study-name", "../x"], "study name '../x' is not valid"),
+        (["pareto", "RUN"], "has no study 'default'; studies: none yet"),
+        (["export", "RUN", "--best", "-o", "NEW"], "has no study 'default'"),
+        (["export", "RUN", "-o", "NEW"], "exactly one of --trial N, --best and --arch JSON"),
+        (["export", "RUN", "--best", "--trial", "1", "-o", "NEW"], "exactly one of"),
+        (["export", "RUN", "--arch", "{", "-o", "NEW"], "--arch is not JSON"),
+        (["export", "RUN", "--arch", '{"depth": [9, 9]}', "-o", "NEW"], "gene 'kernel' is missing"),
+        (["export", "RUN", "--arch", "[]", "-o", "NEW"], "an architecture is a mapping"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_named_with_exit_code_2(nas, trained_run, tmp_path, arguments, message):
+    before = sorted(f.name for f in trained_run.iterdir())
+    paths = {"NEW": str(tmp_path / "new"), "RUN": str(trained_run)}
+    code, out, err = nas(*(paths.get(a, a) for a in arguments))
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert message in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "new").exists()
+    assert sorted(f.name for f in trained_run.iterdir()) == before
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "missing"])
+def test_a_damaged_checkpoint_is_named_with_exit_code_1(nas, run_copy, damage):
+    (run_copy / "checkpoint.safetensors.previous").unlink()
+    file = run_copy / "checkpoint.safetensors"
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:1000] if damage == "truncated" else b"hello")
+    code, _, err = nas("search", run_copy, "--num-workers", 0)
+    assert code == 1
+    assert str(file) in err
+    assert "Traceback" not in err
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_previous_one(nas, run_copy, caplog):
+    file = run_copy / "checkpoint.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    code, out, _ = nas("search", run_copy, "--num-workers", 0, "--n-trials", 2)
+    assert code == 0
+    assert "2 trials" in out
+    assert "is damaged" in caplog.text
+    assert "stands at step 36 of 54" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": "other"}'])
+def test_a_damaged_run_description_is_named(nas, run_copy, content):
+    (run_copy / "run.json").write_text(content)
+    code, _, err = nas("search", run_copy)
+    assert code == 2
+    assert "run.json" in err
+
+
+def picture_folder(root, per_class=8):
+    """Two classes of coloured pictures, of mixed sizes and modes."""
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(("dark", "light")):
+        (root / name).mkdir(parents=True)
+        for i in range(per_class):
+            size = (8 + i % 3, 9)
+            pixels = rng.integers(120 * label, 120 * label + 100, (*size, 3), dtype=np.uint8)
+            image = Image.fromarray(pixels)
+            (image.convert("L") if i % 2 else image).save(root / name / f"{i}.png")
+    return root
+
+
+def test_a_folder_of_mixed_pictures_trains_and_a_corrupt_one_is_named(nas, tmp_path):
+    root = picture_folder(tmp_path / "pictures", per_class=20)
+    bad = root / "dark" / "bad.png"
+    bad.write_bytes((root / "dark" / "0.png").read_bytes()[:40])
+    common = ["--space", "digits", "--data", f"folder:{root}", "--image-size", "8", "--epochs", "1", "--batch-size", "8"]
+    code, _, err = nas("train", *common, "-o", tmp_path / "run")
+    assert code == 2
+    assert str(bad) in err
+    assert "--skip-corrupt" in err
+    code, _, err = nas("train", *common, "-o", tmp_path / "run", "--skip-corrupt")
+    assert code == 0, err
+    assert "1 corrupt" in err
+    description = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert description["classes"] == ["dark", "light"]
+    assert description["space"]["in_channels"] == 3
+    assert nas("search", tmp_path / "run", "--n-trials", 2, "--num-workers", 0)[0] == 0
+
+    (root / "empty").mkdir()
+    code, _, err = nas("train", *common, "-o", tmp_path / "other")
+    assert code == 2
+    assert "empty" in err
+
+
+def test_a_space_of_the_users_own_in_a_yaml_file(nas, tmp_path):
+    file = tmp_path / "tiny.yaml"
+    file.write_text("name: tiny\nnum_pools: 1\nstages:\n  - {depths: [1, 2], widths: [4, 8], kernels: [3, 5]}\n")
+    code, _, err = nas("train", "--space", file, "--data", "digits", "--epochs", 1, "-o", tmp_path / "run")
+    assert code == 0, err
+    assert nas("search", tmp_path / "run", "--n-trials", 3, "--num-workers", 0)[0] == 0
+    code, out, _ = nas("pareto", tmp_path / "run", "--json")
+    assert json.loads(out)["n_trials"] == 3
+    file.write_text("name: tiny\nstages:\n  - {depths: [1], widths: [4], kernel: [3]}\n")
+    code, _, err = nas("train", "--space", file, "--data", "digits", "-o", tmp_path / "bad")
+    assert code == 2
+    assert "tiny.yaml: stages[0] must have the fields depths, widths, kernels" in err
+
+
+def test_a_small_space_that_is_exhausted_ends_cleanly(nas, tmp_path):
+    file = tmp_path / "four.yaml"
+    file.write_text("name: four\nnum_pools: 0\nstages:\n  - {depths: [1, 2], widths: [4, 8]}\n")
+    assert nas("train", "--space", file, "--data", "digits", "--epochs", 1, "-o", tmp_path / "run")[0] == 0
+    code, out, err = nas("search", tmp_path / "run", "--n-trials", 50, "--num-workers", 0)
+    assert code == 0
+    assert "4 trials" in out
+    assert "no further architecture" in err
