@@ -78,7 +78,8 @@ class SearchProgress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._bar.stop()
+        if self._bar.tasks:
+            self._bar.stop()
 
     def trial(self, trial: Trial) -> None:
         """One more trial was recorded; the bar appears with the first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,8 @@ from nas.spaces import SpaceSource, resolve
 
 if TYPE_CHECKING:
     from supernet.data import ImageData
+
+log = logging.getLogger(__name__)
 
 OnRecord = Callable[[dict[str, Any]], None]
 
@@ -106,6 +109,8 @@ def _prepare(options: DataOptions, seed: int, download: bool) -> ImageData:
     raw = datasets.load(
         options.spec, image_size=options.image_size, download=download, skip_corrupt=options.skip_corrupt
     )
+    if raw.skipped:
+        log.warning("%d corrupt images of %s were left out", raw.skipped, options.spec)
     return prepare(raw, seed)
 
 

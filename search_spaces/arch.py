@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Protocol, runtime_checkable
 from urllib.parse import quote
 
@@ -95,7 +95,7 @@ class ChoiceArch(Mapping[str, Scalar]):
     @cached_property
     def key(self) -> str:
         """For example `depth=2,stem=conv3`; names and values are percent-encoded where a file name needs it."""
-        return ",".join(f"{quote(name, safe='')}={quote(str(value), safe='+')}" for name, value in self.items_)
+        return ",".join(_key_part(name, value) for name, value in self.items_)
 
     def to_dict(self) -> dict[str, Any]:
         """Name to chosen value."""
@@ -112,3 +112,8 @@ class ChoiceArch(Mapping[str, Scalar]):
 
     def __hash__(self) -> int:
         return hash(self.items_)
+
+
+@lru_cache(maxsize=1 << 16, typed=True)  # typed: 1 and True are different choices
+def _key_part(name: str, value: Scalar) -> str:
+    return f"{quote(name, safe='')}={quote(str(value), safe='+')}"

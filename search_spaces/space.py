@@ -98,7 +98,7 @@ class Space(ABC, Generic[A]):
             for i in hits:
                 child[i] = _other_choice(parent[i], self.genes[i], rng)
             mutant = self.decode(child)
-            if mutant.key != arch.key:
+            if mutant != arch:
                 return mutant
         return self.sample(rng)
 

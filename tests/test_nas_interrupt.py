@@ -1,0 +1,104 @@
+"""Signals to real processes: whatever ends a training or a search, going on gives what no interruption would have."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from nas.searching import open_study
+from supernet import checkpoint
+
+ROOT = Path(__file__).parent.parent
+ENVIRONMENT = os.environ | {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def start(*arguments):
+    command = [sys.executable, "-m", "nas.cli", *map(str, arguments)]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def finish(*arguments):
+    process = start(*arguments)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+
+
+def wait_for_lines(file, number, process):
+    """Blocks until `file` has this many lines; fails when the process ends before."""
+    while not file.exists() or len(file.read_bytes().splitlines()) < number:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+
+
+TRAIN = ["--space", "digits", "--data", "digits", "--epochs", 3, "--batch-size", 128]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    finish("train", *TRAIN, "-o", folder)
+    return folder
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
+def test_an_interrupted_training_ends_as_an_uninterrupted_one(trained, tmp_path, number):
+    run = tmp_path / "run"
+    process = start("train", *TRAIN, "-o", run)
+    wait_for_lines(run / "metrics.jsonl", 3, process)  # inside the second epoch
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    if number == signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL
+    else:
+        assert process.returncode == 130, err
+        assert f"continue with: nas train -o {run} --resume" in err
+    finish("train", "-o", run, "--resume")
+    tensors, state = checkpoint.load(run / "checkpoint.safetensors")
+    expected, expected_state = checkpoint.load(trained / "checkpoint.safetensors")
+    assert state == expected_state
+    assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+
+    def steps(folder):
+        return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+    assert steps(run) == steps(trained)
+
+
+def history(run):
+    return [(t.number, t.arch.key, t.state, dict(t.metrics)) for t in open_study(run).trials]
+
+
+SEARCH = ["--n-trials", 24, "--max-macs", "400k", "--seed", 5]
+
+
+@pytest.fixture(scope="module")
+def searched(trained, tmp_path_factory):
+    run = Path(shutil.copytree(trained, tmp_path_factory.mktemp("searched") / "run"))
+    finish("search", run, *SEARCH, "--num-workers", 0)
+    return history(run)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda n: n.name)
+def test_an_interrupted_search_of_a_supernet_has_the_same_history(trained, searched, tmp_path, number, workers):
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    process = start("search", run, *SEARCH, "--num-workers", workers)
+    evaluated = random.Random(workers).randint(1, 20)
+    wait_for_lines(run / "evaluations.jsonl", evaluated, process)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL), err
+    finish("search", run, *SEARCH, "--num-workers", 3 - workers)
+    assert history(run) == searched
