@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from nas import strategies
+from nas.problem import Problem
 from nas.run import Run, RunError
 from search_spaces import cost as network_cost
 from search_spaces.arch import Arch
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-METRICS = ("top1", "macs", "params")
+EVALUATED = ("top1",)
 DIRECTIONS = {"top1": "maximize", "macs": "minimize", "params": "minimize"}
 DEFAULT_OBJECTIVES = ("top1", "macs")
 LOOKAHEAD = 8
@@ -52,27 +54,29 @@ def search_run(
     """
     run = run if isinstance(run, Run) else Run.open(run)
     storage = run.study(study_name)
-    for name in (*objectives, *(limits or {})):
-        if name not in METRICS:
-            raise ValueError(f"unknown metric {name!r}; valid: {', '.join(METRICS)}")
+    if unknown := [name for name in objectives if name not in DIRECTIONS]:
+        raise ValueError(f"unknown metric {unknown[0]!r}; valid: {', '.join(DIRECTIONS)}")
+    directions = {name: DIRECTIONS[name] for name in objectives}
+    # everything that can be refused is, before torch and ray are even imported
     cost = functools.partial(network_cost.costs, run.space)
-    preflight(run.space, limits or {}, cost)  # before torch and ray are even imported
+    problem = Problem(run.space, directions, limits or {}, cost, EVALUATED)
+    strategies.get(strategy, problem, seed)
+    preflight(run.space, problem.limits, cost)
     if num_workers is None:
         num_workers = min(os.cpu_count() or 1, LOOKAHEAD)
 
     from nas.study import search
 
     spec, context = evaluator_spec(run)
-    storage.parent.mkdir(exist_ok=True)
     return search(
         run.space,
         spec,
         n_trials=n_trials,
         seed=seed,
         strategy=strategy,
-        objectives={name: DIRECTIONS[name] for name in objectives},
+        objectives=directions,
         limits=limits,
-        metrics=("top1",),
+        metrics=EVALUATED,
         storage=storage,
         study_name=study_name,
         context=context,

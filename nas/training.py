@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.run import DataOptions, Run, RunError
 from nas.spaces import SpaceSource, resolve
+from supernet.recipe import TrainConfig
 
 if TYPE_CHECKING:
     from supernet.data import ImageData
@@ -57,7 +58,7 @@ def train(
 
     from supernet import checkpoint
     from supernet.model import Supernet
-    from supernet.train import Hooks, TrainConfig, Trainer, fit
+    from supernet.train import Hooks, Trainer, fit
 
     config = TrainConfig(**run.recipe)
     _seed_weights(config.seed)
@@ -87,16 +88,16 @@ def _create(
     download: bool,
     recipe: Mapping[str, Any],
 ) -> tuple[Run, ImageData]:
-    from supernet.train import TrainConfig, resolve_device
-
     if space is None or data is None:
         raise ValueError("a new run needs a space and a data set: --space and --data")
     source = resolve(space)
     config = TrainConfig(**recipe)
-    resolve_device(device)
     options = DataOptions(data, image_size or source.image_size, skip_corrupt)
     if Path(out).is_dir() and any(Path(out).iterdir()):
         raise RunError(f"the folder {out} is not empty; continue that run with --resume, or name another folder")
+    from supernet.train import resolve_device
+
+    resolve_device(device)
     images = _prepare(options, config.seed, download)
     network = source.build(images.in_channels, images.image_size, images.num_classes)
     return Run.create(out, network, options, asdict(config), list(images.classes)), images

@@ -102,3 +102,28 @@ def test_an_interrupted_search_of_a_supernet_has_the_same_history(trained, searc
     assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL), err
     finish("search", run, *SEARCH, "--num-workers", 3 - workers)
     assert history(run) == searched
+
+
+def test_a_full_disk_during_training_loses_nothing(trained, tmp_path):
+    run = tmp_path / "run"
+    process = start("train", *TRAIN, "-o", run, largest_file=100_000)  # the checkpoint needs more
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert f"cannot write {run / 'checkpoint.safetensors'}" in err
+    assert "Traceback" not in err
+    assert not list(run.glob("*.tmp"))
+    finish("train", "-o", run, "--resume")
+    tensors, expected = (checkpoint.load(folder / "checkpoint.safetensors")[0] for folder in (run, trained))
+    assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("largest_file", [2_000, 9_000, 15_000])
+def test_a_full_disk_during_a_search_loses_nothing(trained, searched, tmp_path, largest_file):
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    process = start("search", run, *SEARCH, "--num-workers", 0, largest_file=largest_file)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert str(run) in err
+    assert "Traceback" not in err
+    finish("search", run, *SEARCH, "--num-workers", 0)
+    assert history(run) == searched

@@ -16,8 +16,9 @@ from supernet import checkpoint, datasets
 from supernet.data import prepare
 from supernet.distill import soft_cross_entropy
 from supernet.model import Supernet
+from supernet.recipe import TrainConfig
 from supernet.sampling import SAMPLERS, sandwich, step_rng
-from supernet.train import Hooks, TrainConfig, Trainer, TrainingError, fit, load_supernet, resolve_device
+from supernet.train import Hooks, Trainer, TrainingError, fit, load_supernet, resolve_device
 
 CONFIG = TrainConfig(epochs=2, batch_size=128, lr=0.1, seed=3)
 
