@@ -19,7 +19,7 @@ console = Console()
 
 def print_spaces(rows: Sequence[Mapping[str, Any]]) -> None:
     """The catalog, as `nas.spaces.describe_catalog` gives it."""
-    table = _table("space", "architectures", "least MACs", "most MACs", "at the reference pooling", "image")
+    table = _table("space", "architectures", "least MACs", "most MACs", "MACs of `largest`", "image")
     for row in rows:
         table.add_row(
             row["name"],
