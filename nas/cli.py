@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
+import shlex
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -76,9 +80,9 @@ def train(
     from nas.quantities import show_quantity
     from search_spaces import cost
 
-    save_training(run.metrics, run.path / "training.png", f"{run.space.name} on {run.data.spec}")
+    save_training(run.metrics, run.path / "training.png", f"{run.space.name} on {run.data.name}")
     print(f"picture: {run.path / 'training.png'}")
-    _next(f"nas search {run.path} --max-macs {show_quantity(cost.macs(run.space, run.space.largest()) // 8)}")
+    _next(f"nas search {_quoted(run.path)} --max-macs {show_quantity(cost.macs(run.space, run.space.largest()) // 8)}")
 
 
 StudyName = Annotated[str, typer.Option(help="Name of the study within the run.")]
@@ -171,7 +175,7 @@ def export(
         from nas import tables
 
         tables.print_certificate(certificate)
-        _next(f"read {out / 'README.md'}, or: cd {out} && python -c 'from model import load; print(load())'")
+        _next(f"read {out / 'README.md'}, or: cd {_quoted(out)} && python -c 'from model import load; print(load())'")
 
 
 @app.command()
@@ -186,7 +190,7 @@ def demo(
 
     with stop_requests(_say_stopping) as should_stop:
         run_demo(out, _stderr(), should_stop)
-    _next(f"nas pareto {out / 'run'}, or the same with --data folder:DIR on your own images (README.md)")
+    _next(f"nas pareto {_quoted(out / 'run')}, or the same with --data folder:DIR on your own images (README.md)")
 
 
 def _show_study(run: Any, study_name: str, study: Any) -> None:
@@ -196,18 +200,23 @@ def _show_study(run: Any, study_name: str, study: Any) -> None:
     picture = _save_front(run, study_name, study)
     if picture:
         print(f"picture: {picture}")
+    if study.best is not None:
         suffix = "" if study_name == "default" else f" --study-name {study_name}"
-        _next(f"nas export {run.path}{suffix} --best -o DIR")
+        _next(f"nas export {_quoted(run.path)}{suffix} --best -o DIR")
 
 
 def _save_front(run: Any, study_name: str, study: Any) -> Path | None:
-    """The picture's path, or None where there is no feasible trial to draw."""
+    """The picture's path, or None where there is no feasible trial to draw or it cannot be written."""
     from nas.plots import save_front
 
     if not study.front():
         return None
     path = run.path / ("front.png" if study_name == "default" else f"front-{study_name}.png")
-    save_front(study, path, f"{run.space.name}: {len(study.trials)} subnets of one supernet")
+    try:
+        save_front(study, path, f"{run.space.name}: {len(study.trials)} subnets of one supernet")
+    except OSError as error:
+        logging.getLogger(__name__).warning("the picture could not be written: %s", error)
+        return None
     return path
 
 
@@ -215,15 +224,25 @@ def main() -> None:
     """Entry point: exit codes 0 done, 1 failed, 2 usage, 130 interrupted."""
     logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr, level=logging.WARNING)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    signal.signal(signal.SIGTERM, _interrupt)  # so that what a command cleans up on Ctrl-C, it does here too
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show ≤ must not fail the command
     try:
         app()
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
+    except SystemExit as stop:
+        if stop.code == 130:  # how typer ends on KeyboardInterrupt
+            _fail("interrupted; what was saved is kept", 130)
+        raise
     except Exception as error:
         code = _exit_code(error)
         if code is None:
             raise
         _fail(str(error), code)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _exit_code(error: Exception) -> int | None:
@@ -246,6 +265,10 @@ def _fail(message: str, code: int) -> None:
 
 def _print_json(value: Any) -> None:
     print(json.dumps(value))
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
 
 
 def _next(command: str) -> None:

@@ -46,7 +46,7 @@ def save_front(study: Study, path: Path, title: str) -> None:
             line(limit, color=ORANGE, ls="--", lw=1.5, label=f"limit {show_quantity(limit)}")
     _format(axes, x, "x")
     _format(axes, y, "y")
-    axes.set_title(title, loc="left", fontsize=12)
+    axes.set_title(title, loc="left", fontsize=12, parse_math=False)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.savefig(path, dpi=150)
 
@@ -69,7 +69,7 @@ def save_training(metrics: Path, path: Path, title: str) -> None:
     left.set(xlabel="step", ylabel="cross-entropy")
     right.set(xlabel="epoch", ylabel="validation top-1")
     right.yaxis.set_major_formatter(PercentFormatter(1.0))
-    left.set_title(title, loc="left", fontsize=12)
+    left.set_title(title, loc="left", fontsize=12, parse_math=False)
     for axes in (left, right):
         _clean(axes)
         axes.legend(frameon=False)

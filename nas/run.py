@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.network import NetworkSpace
+from supernet.recipe import TrainConfig
 
 FORMAT = "nas-run-1"
 
@@ -34,8 +37,17 @@ class DataOptions:
     skip_corrupt: bool = False
 
     def __post_init__(self) -> None:
-        if self.image_size is not None and not 1 <= self.image_size <= 4096:
-            raise ValueError(f"image size is {self.image_size}; valid: 1 to 4096 pixels")
+        size = self.image_size
+        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 4096):
+            raise ValueError(f"image size is {size!r}; valid: 1 to 4096 pixels")
+        name, colon, place = self.spec.partition(":")
+        if place:  # absolute, so that the run can be used from any folder
+            object.__setattr__(self, "spec", f"{name}{colon}{Path(place).expanduser().resolve()}")
+
+    @property
+    def name(self) -> str:
+        """The kind of data set, without its place."""
+        return self.spec.partition(":")[0]
 
 
 @dataclass(frozen=True)
@@ -46,18 +58,18 @@ class Run:
 
     @classmethod
     def create(
-        cls, path: str | Path, space: NetworkSpace, data: DataOptions, recipe: Mapping[str, Any], classes: list[str]
+        cls, path: str | Path, space: NetworkSpace, data: DataOptions, recipe: TrainConfig, classes: list[str]
     ) -> Run:
         """Makes the folder and writes `run.json`. Raises RunError when the folder holds anything already."""
         run = cls(Path(path))
-        require_empty(run.path, "continue it with --resume, or name another folder with -o")
+        require_empty(run.path, "continue that run with --resume, or name another folder")
         run.path.mkdir(parents=True, exist_ok=True)
         description = {
             "format": FORMAT,
             "space": space.to_dict(),
             "data": asdict(data),
             "classes": classes,
-            "recipe": dict(recipe),
+            "recipe": asdict(recipe),
             "versions": versions(),
         }
         write_json(run.path / "run.json", description)
@@ -84,6 +96,14 @@ class Run:
             raise RunError(f"{file} cannot be read: {error}") from None
         if not isinstance(description, dict) or description.get("format") != FORMAT:
             raise RunError(f"{file} is not the description of a run of this version ({FORMAT})")
+        try:
+            NetworkSpace.from_dict(description["space"])
+            DataOptions(**description["data"])
+            TrainConfig(**description["recipe"])
+        except KeyError as error:
+            raise RunError(f"{file} lacks {error}") from None
+        except (TypeError, ValueError, AttributeError) as error:
+            raise RunError(f"{file} was changed: {error}") from None
         return description
 
     @cached_property
@@ -97,9 +117,9 @@ class Run:
         return DataOptions(**self.description["data"])
 
     @property
-    def recipe(self) -> dict[str, Any]:
-        """The fields of `supernet.train.TrainConfig`."""
-        return dict(self.description["recipe"])
+    def recipe(self) -> TrainConfig:
+        """How the supernet is trained."""
+        return TrainConfig(**self.description["recipe"])
 
     @property
     def checkpoint(self) -> Path:
@@ -118,8 +138,8 @@ class Run:
 
     def study(self, name: str) -> Path:
         """The journal of a study. Raises RunError for a name that is no plain file name."""
-        if not name or not all(c.isalnum() or c in "._-" for c in name) or name.startswith("."):
-            raise RunError(f"study name {name!r} is not valid: use letters, digits, '.', '_' and '-'")
+        if not 1 <= len(name) <= 100 or not all(c.isalnum() or c in "._-" for c in name) or name.startswith("."):
+            raise RunError(f"study name {name!r} is not valid: use up to 100 letters, digits, '.', '_' and '-'")
         return self.path / "studies" / f"{name}.journal"
 
     def study_names(self) -> list[str]:
@@ -127,11 +147,24 @@ class Run:
         return sorted(file.stem for file in (self.path / "studies").glob("*.journal"))
 
 
-def require_empty(path: Path, advice: str) -> None:
-    """Raises RunError with `advice` unless `path` is missing or an empty folder."""
-    if path.is_file():
+@contextmanager
+def writing(run: Run) -> Iterator[None]:
+    """Holds the run's training lock. Raises RunError when another process trains it; the lock ends with its holder."""
+    with open(run.path / ".training.lock", "a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(f"{run.path} is being trained by another process") from None
+        yield
+
+
+def require_empty(path: Path, advice: str | None) -> None:
+    """Raises RunError unless `path` is missing or a folder, and an empty one where there is `advice` on what to do."""
+    if path.is_symlink() and not path.exists():
+        raise RunError(f"{path} is a link to nothing; a folder is needed")
+    if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file; a folder is needed")
-    if path.is_dir() and any(path.iterdir()):
+    if advice and path.is_dir() and any(path.iterdir()):
         raise RunError(f"the folder {path} is not empty; {advice}")
 
 

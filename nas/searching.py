@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from nas.study import Study
     from nas.trial import Trial
     from workers.evaluator import EvaluatorSpec
-
-log = logging.getLogger(__name__)
 
 EVALUATED = ("top1",)
 DIRECTIONS = {"top1": "maximize", "macs": "minimize", "params": "minimize"}
@@ -91,21 +88,14 @@ def search_run(
 
 def evaluator_spec(run: Run) -> tuple[EvaluatorSpec, dict[str, str]]:
     """How workers build the run's evaluator, and what its results depend on: the weights and the split."""
-    from nas.training import load_data
+    from nas.training import load_trained
     from supernet.evaluate import evaluator_from_arrays, shared_arrays
-    from supernet.train import load_supernet
     from workers.evaluator import EvaluatorSpec
 
-    supernet, state = load_supernet(run.checkpoint)
-    if state["step"] < state["total_steps"]:
-        log.warning(
-            "the training of %s stands at step %d of %d; continue it with: nas train -o %s --resume",
-            run.path, state["step"], state["total_steps"], run.path,
-        )  # fmt: skip
-    data = load_data(run)
+    supernet, state, data = load_trained(run)
     factory = functools.partial(evaluator_from_arrays, run.space.to_dict(), data.mean, data.std, "cpu")
     spec = EvaluatorSpec(factory, shared_arrays(supernet.state_dict(), data))
-    return spec, {"weights": state["weights_hash"][:16], "split": "validation"}
+    return spec, {"weights": state["weights_hash"][:16], "data": state["data"][:16], "split": "validation"}
 
 
 def open_study(run: Run | str | Path, study_name: str = "default") -> Study:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.run import DataOptions, Run, RunError
+from nas.run import DataOptions, Run, RunError, require_empty, writing
 from nas.spaces import SpaceSource, resolve
 from supernet.recipe import TrainConfig
 
 if TYPE_CHECKING:
+    from search_spaces.network import NetworkSpace
     from supernet.data import ImageData
+    from supernet.model import Supernet
+    from supernet.train import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -49,36 +53,58 @@ def train(
     Raises ValueError for a bad name or value, RunError for a folder in use, DataError for unusable images, and
     TrainingError when the loss is not finite or the run cannot be resumed.
     """
+    from supernet import checkpoint
+    from supernet.train import Hooks, fit
+
     if resume:
         run = Run.open(out)
         _check_resumed(run, space, data, {"image_size": image_size, "skip_corrupt": skip_corrupt}, recipe)
-        images = load_data(run, download)
+        trainer = _trainer(run.space, load_data(run, download), run.recipe, device)
     else:
-        run, images = _create(space, data, out, device, image_size, bool(skip_corrupt), download, recipe)
-
-    from supernet import checkpoint
-    from supernet.model import Supernet
-    from supernet.train import Hooks, Trainer, fit
-
-    config = TrainConfig(**run.recipe)
-    _seed_weights(config.seed)
-    trainer = Trainer(Supernet(run.space), images, config, device)
-    if resume and checkpoint.exists(run.checkpoint):
-        trainer.restore(run.checkpoint)
-    on_start(trainer.step, trainer.total_steps)
-    if not fit(trainer, run.checkpoint, run.metrics, Hooks(on_record, should_stop)):
-        raise Interrupted(
-            f"stopped at step {trainer.step} of {trainer.total_steps}; continue with: nas train -o {run.path} --resume"
-        )
+        options, trainer = _new_trainer(space, data, out, device, image_size, bool(skip_corrupt), download, recipe)
+        classes = list(trainer.data.classes)
+        run = Run.create(out, trainer.supernet.space, options, trainer.config, classes)
+    with writing(run):
+        if resume and checkpoint.exists(run.checkpoint):
+            trainer.restore(run.checkpoint)
+        on_start(trainer.step, trainer.total_steps)
+        if not fit(trainer, run.checkpoint, run.metrics, Hooks(on_record, should_stop)):
+            raise Interrupted(
+                f"stopped at step {trainer.step} of {trainer.total_steps}; "
+                f"continue with: nas train -o {shlex.quote(str(run.path))} --resume"
+            )
     return run
 
 
 def load_data(run: Run, download: bool = False) -> ImageData:
     """The run's images, split as they were for its training."""
-    return _prepare(run.data, run.recipe["seed"], download)
+    return _prepare(run.data, run.recipe.seed, download)
 
 
-def _create(
+def load_trained(run: Run) -> tuple[Supernet, dict[str, Any], ImageData]:
+    """The run's supernet, its checkpoint's state, and the very images it was trained with.
+
+    Raises CheckpointError for a checkpoint that cannot be read, and RunError for one of another space, or when the
+    data set is no longer what it was: its scores would be compared with ones of other images.
+    """
+    from supernet.data import fingerprint
+    from supernet.train import load_supernet
+
+    supernet, state = load_supernet(run.checkpoint)
+    if supernet.space != run.space:
+        raise RunError(f"{run.checkpoint} is a checkpoint of another space ({supernet.space.name!r}, other choices)")
+    if state["step"] < state["total_steps"]:
+        log.warning(
+            "the training of %s stands at step %d of %d; continue it with: nas train -o %s --resume",
+            run.path, state["step"], state["total_steps"], shlex.quote(str(run.path)),
+        )  # fmt: skip
+    images = load_data(run)
+    if fingerprint(images) != state["data"]:
+        raise RunError(f"the data set {run.data.spec} is not what {run.path} was trained on: it has changed since")
+    return supernet, state, images
+
+
+def _new_trainer(
     space: str | SpaceSource | None,
     data: str | None,
     out: str | Path,
@@ -87,20 +113,30 @@ def _create(
     skip_corrupt: bool,
     download: bool,
     recipe: Mapping[str, Any],
-) -> tuple[Run, ImageData]:
+) -> tuple[DataOptions, Trainer]:
+    """Everything that settings can make fail, before the run folder is made; the cheap checks come first."""
     if space is None or data is None:
         raise ValueError("a new run needs a space and a data set: --space and --data")
     source = resolve(space)
     config = TrainConfig(**recipe)
     options = DataOptions(data, image_size or source.image_size, skip_corrupt)
-    if Path(out).is_dir() and any(Path(out).iterdir()):
-        raise RunError(f"the folder {out} is not empty; continue that run with --resume, or name another folder")
+    require_empty(Path(out), "continue that run with --resume, or name another folder")
     from supernet.train import resolve_device
 
     resolve_device(device)
     images = _prepare(options, config.seed, download)
     network = source.build(images.in_channels, images.image_size, images.num_classes)
-    return Run.create(out, network, options, asdict(config), list(images.classes)), images
+    return options, _trainer(network, images, config, device)
+
+
+def _trainer(space: NetworkSpace, images: ImageData, config: TrainConfig, device: str) -> Trainer:
+    import torch
+
+    from supernet.model import Supernet
+    from supernet.train import Trainer
+
+    torch.manual_seed(config.seed)  # the initial weights
+    return Trainer(Supernet(space), images, config, device)
 
 
 def _prepare(options: DataOptions, seed: int, download: bool) -> ImageData:
@@ -115,12 +151,6 @@ def _prepare(options: DataOptions, seed: int, download: bool) -> ImageData:
     return prepare(raw, seed)
 
 
-def _seed_weights(seed: int) -> None:
-    import torch
-
-    torch.manual_seed(seed)
-
-
 def _check_resumed(
     run: Run,
     space: str | SpaceSource | None,
@@ -129,8 +159,8 @@ def _check_resumed(
     recipe: Mapping[str, Any],
 ) -> None:
     """Refuses settings that are given again and differ from the run's."""
-    started = run.description["data"] | run.recipe
-    given = {"spec": data, **options, **recipe}
+    started = asdict(run.data) | asdict(run.recipe)
+    given = {"spec": data and DataOptions(data).spec, **options, **recipe}
     differs = [f"{name} was {started[name]!r} and is now {v!r}" for name, v in _given(given) if started[name] != v]
     if space is not None:
         network = resolve(space).build(run.space.in_channels, run.space.image_size, run.space.num_classes)

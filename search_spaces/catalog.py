@@ -10,8 +10,8 @@ from search_spaces.network import NetworkSpace, Stage
 def digits(in_channels: int = 1, image_size: int = 8, num_classes: int = 10) -> NetworkSpace:
     """Small enough to train and search in a minute on two cores."""
     stages = (
-        Stage(depths=(1, 2), widths=(8, 16, 24), kernels=(3, 5)),
-        Stage(depths=(1, 2), widths=(16, 32, 48), kernels=(3, 5)),
+        Stage(depths=(1, 2), widths=(16, 24, 32), kernels=(3, 5)),
+        Stage(depths=(1, 2), widths=(32, 48, 64), kernels=(3, 5)),
     )
     return NetworkSpace("digits", stages, 2, in_channels, image_size, num_classes)
 

@@ -14,6 +14,8 @@ import numpy as np
 from search_spaces.arch import Arch
 from search_spaces.space import Gene, Space
 
+_MOST = 1 << 16  # beyond this a misplaced zero is likelier than a network
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -33,8 +35,8 @@ class Stage:
         for name in ("depths", "widths", "kernels"):
             values = tuple(getattr(self, name))
             object.__setattr__(self, name, values)
-            if not values or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in values):
-                raise ValueError(f"stage {name} must be positive integers, got {values!r}")
+            if not values or any(isinstance(v, bool) or not isinstance(v, int) or not 1 <= v <= _MOST for v in values):
+                raise ValueError(f"stage {name} must be positive integers of at most {_MOST}, got {values!r}")
             if list(values) != sorted(set(values)):
                 raise ValueError(f"stage {name} must ascend without repetition, got {values!r}")
         if even := [k for k in self.kernels if k % 2 == 0]:
@@ -58,6 +60,8 @@ class NetworkSpace(Space[Arch]):
     num_classes: int = 10
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"name must be a text, got {self.name!r}")
         object.__setattr__(self, "stages", tuple(self.stages))
         if not self.stages:
             raise ValueError("stages: a network needs at least one stage")

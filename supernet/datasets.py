@@ -133,6 +133,7 @@ def _folder(argument: str, options: ReadOptions) -> RawData:
     root = Path(argument).expanduser()
     if not root.is_dir():
         raise DataError(f"no such directory: {root}")
+    _check_names(root)
     held_out = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
     if held_out is None or not (root / "train").is_dir():
         files = _list_images(root)
@@ -146,6 +147,16 @@ def _folder(argument: str, options: ReadOptions) -> RawData:
     images, labels, skipped = _read_images(files, size, options.skip_corrupt)
     test_images, test_labels, test_skipped = _read_images(test_files, size, options.skip_corrupt)
     return RawData(images, labels, test_images, test_labels, tuple(files), flip=True, skipped=skipped + test_skipped)
+
+
+def _check_names(root: Path) -> None:
+    """Folders that look like splits but are not named as we read them would silently become classes."""
+    names = {path.name for path in root.iterdir() if path.is_dir()}
+    splits = {n for n in names if n.lower() in ("train", "training", "test", "testing", "val", "valid", "validation")}
+    if splits and not ("train" in names and {"test", "val"} & names):
+        raise DataError(
+            f"{root} has {_few(sorted(splits))}: name the splits train/ and test/ (or val/), or have neither"
+        )
 
 
 def _list_images(root: Path) -> dict[str, list[Path]]:
@@ -287,7 +298,7 @@ def _npz_split(path: Path, arrays: dict[str, np.ndarray], image_key: str, label_
         raise DataError(f"{path}: {image_key} must be uint8, 0 to 255, not {images.dtype}")
     if images.ndim == 3:
         images = images[:, None]
-    elif images.ndim == 4 and images.shape[3] in CHANNELS:
+    elif images.ndim == 4 and images.shape[3] in CHANNELS and images.shape[2] != images.shape[3]:
         images = images.transpose(0, 3, 1, 2)
     if images.ndim != 4 or images.shape[1] not in CHANNELS or 0 in images.shape:
         raise DataError(

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+# One thread each: as fast for networks this small, and tests do not slow one another down where they run side by side.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

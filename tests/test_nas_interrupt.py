@@ -80,7 +80,7 @@ def history(run):
     return [(t.number, t.arch.key, t.state, dict(t.metrics)) for t in open_study(run).trials]
 
 
-SEARCH = ["--n-trials", 24, "--max-macs", "400k", "--seed", 5]
+SEARCH = ["--n-trials", 24, "--max-macs", "1M", "--seed", 5]
 
 
 @pytest.fixture(scope="module")

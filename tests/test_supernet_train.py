@@ -168,7 +168,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_architecture
     trainer = new_trainer(data)
     before = {name: t.clone() for name, t in trainer.supernet.named_parameters()}
     x = torch.full((16, 1, 8, 8), float("nan"))
-    with pytest.raises(TrainingError, match=r"not finite at step 0 .*d2-2_w24-48.*lower lr than 0.1"):
+    with pytest.raises(TrainingError, match=r"not finite at step 0 .*d2-2_w32-64.*lower lr than 0.1"):
         trainer.train_step(x, torch.zeros(16, dtype=torch.int64))
     assert all(torch.equal(before[name], t) for name, t in trainer.supernet.named_parameters())
 

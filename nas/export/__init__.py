@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
 from nas.run import Run, require_empty, versions, write_json
-from nas.training import load_data
+from nas.training import load_trained
 from search_spaces.arch import Arch
 from search_spaces.plan import Plan, plan
 
@@ -71,26 +73,20 @@ def export_subnet(run: Run | str | Path, arch: Arch, out: str | Path, *, force: 
     The folder gets `model.py` (a plain nn.Module), `model.safetensors`, `config.json` (the architecture, and timm's
     preprocessing keys) and a model card `README.md`. force: write into a folder that is not empty.
     Raises ValueError for an architecture of another space, RunError for a folder in use, OSError when the disk is
-    full, and ExportError when a check fails; the files are then kept in `out` + ".failed".
+    full, and ExportError when a check fails; the files are then kept beside `out`, under a name that says so.
     """
     from supernet.evaluate import count_correct, predict, recalibrate
     from supernet.subnet import count_macs, count_params
-    from supernet.train import load_supernet
 
     run = run if isinstance(run, Run) else Run.open(run)
-    out = Path(out)
+    out = Path(out).absolute()
     lowered = plan(run.space, arch)
-    if not force:
-        require_empty(out, "name another folder, or overwrite with --force")
-    supernet, state = load_supernet(run.checkpoint)
-    data = load_data(run)
+    require_empty(out, None if force else "name another folder, or overwrite with --force")
+    supernet, state, data = load_trained(run)
     subnet = supernet.export(arch)
     recalibrate(subnet, data.calibration.images, data.mean, data.std)
 
-    staged = out.with_name(out.name + ".partial")
-    shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir(parents=True)
-    try:
+    with _staging(out) as staged:
         write_model(staged, lowered, arch.key, subnet, data)
         images = data.validation.images[:CHECK_IMAGES]
         certificate = Certificate(
@@ -107,19 +103,15 @@ def export_subnet(run: Run | str | Path, arch: Arch, out: str | Path, *, force: 
             counted_params=count_params(subnet),
             weights_bytes=(staged / "model.safetensors").stat().st_size,
             supernet=state["weights_hash"],
-            seed=run.recipe["seed"],
+            seed=run.recipe.seed,
         )
         write_json(staged / "config.json", _config(run, arch, data, certificate))
         (staged / "README.md").write_text(_model_card(run, certificate), encoding="utf-8")
-    except BaseException:
-        shutil.rmtree(staged, ignore_errors=True)
-        raise
-    if failures := certificate.failures():
-        kept = out.with_name(out.name + ".failed")
-        shutil.rmtree(kept, ignore_errors=True)
-        staged.rename(kept)
-        raise ExportError(f"the exported model failed its check: {'; '.join(failures)}; the files are in {kept}")
-    _publish(staged, out)
+        if failures := certificate.failures():
+            kept = _free_name(out)
+            staged.rename(kept)
+            raise ExportError(f"the exported model failed its check: {'; '.join(failures)}; the files are in {kept}")
+        _publish(staged, out)
     return certificate
 
 
@@ -151,6 +143,21 @@ def _max_delta(folder: Path, expected: Any, images: Any) -> float:
     return float((predict_isolated(folder, images.cpu()) - expected).abs().max())
 
 
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """A folder beside `out`, on the same file system, that is gone afterwards unless it was moved."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+        staged = Path(scratch) / "model"
+        staged.mkdir()
+        yield staged
+
+
+def _free_name(out: Path) -> Path:
+    names = (out.with_name(f"{out.name}.failed{number or ''}") for number in itertools.count())
+    return next(name for name in names if not name.exists())
+
+
 def _publish(staged: Path, out: Path) -> None:
     """Moves the finished files into place; a folder that is there already (--force) keeps its other files."""
     if not out.exists():
@@ -158,7 +165,6 @@ def _publish(staged: Path, out: Path) -> None:
         return
     for file in staged.iterdir():
         file.replace(out / file.name)
-    staged.rmdir()
 
 
 def _config(run: Run, arch: Arch, data: ImageData, certificate: Certificate) -> dict[str, Any]:
@@ -179,7 +185,7 @@ def _config(run: Run, arch: Arch, data: ImageData, certificate: Certificate) -> 
         },
         "arch": arch.to_dict(),
         "certificate": asdict(certificate),
-        "data": run.description["data"]["spec"].partition(":")[0],
+        "data": run.data.name,
         "versions": versions(),
     }
 
@@ -192,7 +198,7 @@ def _model_card(run: Run, c: Certificate) -> str:
         "Parameters": f"{c.params:,}",
         "Weights file": f"{c.weights_bytes:,} bytes",
         "Largest logit difference to the supernet's subnet": f"{c.max_delta:.1e} on {c.check_images} images",
-        "Data set": run.description["data"]["spec"].partition(":")[0],
+        "Data set": run.data.name,
         "Search space": run.space.name,
         "Supernet (SHA-256 of its weights)": f"`{c.supernet[:16]}`",
         "Training seed": str(c.seed),

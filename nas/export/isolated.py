@@ -44,7 +44,8 @@ def predict_isolated(folder: Path, images: Tensor) -> Tensor:
         question, answer = Path(scratch) / "images.safetensors", Path(scratch) / "logits.safetensors"
         save_file({"images": images.contiguous()}, question)
         command = [sys.executable, "-I", "-B", "-c", _SCRIPT, str(folder.resolve()), str(question), str(answer)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=scratch, check=False)
+        # in a session of its own: a Ctrl-C in the terminal is for the command, which decides what it ends
+        done = subprocess.run(command, capture_output=True, text=True, cwd=scratch, check=False, start_new_session=True)
         if done.returncode:
             last = (done.stderr.strip() or "no message").splitlines()[-1]
             raise StandaloneError(f"{folder} does not run on its own: {last}")
