@@ -15,7 +15,7 @@ from nas.progress import SearchProgress, TrainingProgress
 from nas.run import require_empty
 from nas.training import Interrupted
 
-N_TRIALS, NUM_WORKERS, MAX_MACS = 80, 2, 2e6
+N_TRIALS, NUM_WORKERS, MAX_MACS = 80, 2, 3e6
 # strong weight decay and dropout: there are only 1,151 training images
 RECIPE: dict[str, Any] = {"epochs": 60, "batch_size": 64, "lr": 0.2, "weight_decay": 2e-3, "dropout": 0.2}
 
@@ -53,7 +53,7 @@ def run_demo(out: Path, console: Console, should_stop: Callable[[], bool]) -> No
         )  # fmt: skip
     save_training(run.metrics, out / "training.png", "digits")
 
-    say(f"2/4  searching {N_TRIALS} of its {run.space.size()} subnets under 2M MACs, on {NUM_WORKERS} Ray workers")
+    say(f"2/4  searching {N_TRIALS} of its {run.space.size()} subnets under 3M MACs, on {NUM_WORKERS} Ray workers")
     with SearchProgress(console, N_TRIALS) as bar:
         study = search_run(
             run, n_trials=N_TRIALS, limits={"macs": MAX_MACS}, num_workers=NUM_WORKERS,

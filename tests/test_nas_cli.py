@@ -63,7 +63,7 @@ def test_unreachable_limits_are_refused_before_torch_or_ray_are_imported(trained
         f"from nas import cli\ntry: cli.main()\nexcept SystemExit as stop: print(stop.code, {HEAVY})"
     )
     assert done.stdout == "2 set()\n"
-    assert "macs ≤ 10k (nearest reachable: 140.6k)" in done.stderr
+    assert "macs ≤ 10k (nearest reachable: 312.6k)" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -90,16 +90,16 @@ def test_train_leaves_a_complete_run(trained_run):
 
 
 def test_search_pareto_export_chain(nas, run_copy, tmp_path):
-    code, out, err = nas("search", run_copy, "--n-trials", 12, "--num-workers", 0, "--max-macs", "700k", "--seed", 1)
+    code, out, err = nas("search", run_copy, "--n-trials", 12, "--num-workers", 0, "--max-macs", "2M", "--seed", 1)
     assert code == 0, err
-    assert "12 trials, 0 failed; macs ≤ 700k" in out
+    assert "12 trials, 0 failed; macs ≤ 2M" in out
     assert f"next: nas export {run_copy} --best" in err
 
     code, out, _ = nas("pareto", run_copy, "--json")
     study = json.loads(out)
     assert study["n_trials"] == 12
     assert study["objectives"] == {"top1": "maximize", "macs": "minimize"}
-    assert all(row["metrics"]["macs"] <= 700e3 for row in study["front"])
+    assert all(row["metrics"]["macs"] <= 2e6 for row in study["front"])
     assert Image.open(run_copy / "front.png").size > (600, 300)
 
     code, out, err = nas("export", run_copy, "--best", "-o", tmp_path / "model", "--json")
@@ -124,11 +124,11 @@ def test_search_pareto_export_chain(nas, run_copy, tmp_path):
     assert (tmp_path / "model" / "mine.txt").read_text() == "keep me"
 
     # the same command again finds everything done; with another setting it is another search
-    code, out, _ = nas("search", run_copy, "--n-trials", 12, "--num-workers", 0, "--max-macs", "700k", "--seed", 1)
+    code, out, _ = nas("search", run_copy, "--n-trials", 12, "--num-workers", 0, "--max-macs", "2M", "--seed", 1)
     assert code == 0
-    code, _, err = nas("search", run_copy, "--n-trials", 12, "--num-workers", 0, "--max-macs", "200k", "--seed", 2)
+    code, _, err = nas("search", run_copy, "--n-trials", 12, "--num-workers", 0, "--max-macs", "1M", "--seed", 2)
     assert code == 2
-    assert "limits.macs is 700000.0 in the study and 200000.0 now" in err
+    assert "limits.macs is 2000000.0 in the study and 1000000.0 now" in err
     assert "seed is 1 in the study and 2 now" in err
 
 
@@ -291,3 +291,130 @@ def test_a_small_space_that_is_exhausted_ends_cleanly(nas, tmp_path):
     assert code == 0
     assert "4 trials" in out
     assert "no further architecture" in err
+
+
+def npz_file(path, seed=0, size=8, classes=4):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (200, size, size), dtype=np.uint8)
+    np.savez(path, images=images, labels=np.arange(200) % classes)
+    return path
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"size": 16}, {"classes": 3}], ids=str)
+def test_data_that_changed_after_training_is_refused(nas, tmp_path, change):
+    """Scores of other images would stand beside the old ones, and test images might have been trained on."""
+    data = npz_file(tmp_path / "d.npz")
+    assert nas("train", "--space", "digits", "--data", f"npz:{data}", "--epochs", 1, "-o", tmp_path / "run")[0] == 0
+    assert nas("search", tmp_path / "run", "--num-workers", 0, "--n-trials", 2)[0] == 0
+    npz_file(data, **change)
+    for command in (["search", "--num-workers", 0, "--n-trials", 3], ["export", "--best", "-o", tmp_path / "model"]):
+        code, _, err = nas(command[0], tmp_path / "run", *command[1:])
+        assert code == 2
+        assert "is not what" in err
+        assert "has changed since" in err
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_run_works_from_any_folder(nas, tmp_path, monkeypatch):
+    npz_file(tmp_path / "d.npz")
+    monkeypatch.chdir(tmp_path)
+    assert nas("train", "--space", "digits", "--data", "npz:d.npz", "--epochs", 1, "-o", "run")[0] == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert nas("search", "../run", "--num-workers", 0, "--n-trials", 2)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.pop("space"), "lacks 'space'"),
+        (lambda d: d.pop("recipe"), "lacks 'recipe'"),
+        (lambda d: d["data"].update(foo=1), "foo"),
+        (lambda d: d["data"].update(image_size="8"), "image size is '8'"),
+        (lambda d: d.update(data="digits"), "run.json"),
+        (lambda d: d["recipe"].update(foo=1), "foo"),
+        (lambda d: d["space"].update(name=["a"]), "name must be a text"),
+    ],
+)
+def test_an_edited_run_description_is_named(nas, run_copy, change, message):
+    file = run_copy / "run.json"
+    description = json.loads(file.read_text())
+    change(description)
+    file.write_text(json.dumps(description))
+    code, _, err = nas("search", run_copy, "--num-workers", 0)
+    assert code == 2
+    assert str(file) in err
+    assert message in err
+
+
+def test_a_checkpoint_of_another_space_is_named(nas, run_copy):
+    file = run_copy / "run.json"
+    description = json.loads(file.read_text())
+    description["space"]["stages"][0]["widths"] = [16, 24]
+    file.write_text(json.dumps(description))
+    code, _, err = nas("search", run_copy, "--num-workers", 0)
+    assert code == 2
+    assert "checkpoint.safetensors is a checkpoint of another space" in err
+
+
+def test_export_touches_nothing_but_its_folder(nas, trained_run, tmp_path):
+    for name in ("m.partial", "m.failed"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.txt").write_text("keep me")
+    genes = {"depth": [1, 1], "width": [16, 32], "kernel": [3, 3, 3, 3], "pool": [0]}
+    assert nas("export", trained_run, "--arch", json.dumps(genes), "-o", tmp_path / "m")[0] == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m", "m.failed", "m.partial"]
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    code, _, err = nas("export", trained_run, "--arch", json.dumps(genes), "-o", tmp_path / "link", "--force")
+    assert (code, "is a link to nothing" in err) == (2, True)
+
+
+def test_export_into_the_current_empty_folder(nas, trained_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    genes = {"depth": [1, 1], "width": [16, 32], "kernel": [3, 3, 3, 3], "pool": [0]}
+    assert nas("export", trained_run, "--arch", json.dumps(genes), "-o", ".")[0] == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["README.md", "config.json", "model.py", "model.safetensors"]
+
+
+def test_names_with_dollar_signs_are_no_formulas(nas, tmp_path):
+    file = tmp_path / "odd.yaml"
+    file.write_text('name: "a$b^$c_{"\nnum_pools: 0\nstages:\n  - {depths: [1], widths: [4, 8]}\n')
+    code, _, err = nas("train", "--space", file, "--data", "digits", "--epochs", 1, "-o", tmp_path / "run")
+    assert code == 0, err
+    assert nas("search", tmp_path / "run", "--num-workers", 0, "--n-trials", 2)[0] == 0
+
+
+def test_a_picture_that_cannot_be_written_costs_only_the_picture(nas, run_copy, caplog):
+    assert nas("search", run_copy, "--num-workers", 0, "--n-trials", 2)[0] == 0
+    (run_copy / "front.png").unlink()
+    (run_copy / "front.png").mkdir()
+    code, out, _ = nas("pareto", run_copy, "--json")
+    assert code == 0
+    assert json.loads(out)["n_trials"] == 2
+    assert "picture could not be written" in caplog.text
+
+
+def test_a_terminal_without_unicode_gets_the_table(run_copy):
+    environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for arguments in (["search", "--num-workers", "0", "--n-trials", "2", "--max-macs", "1M"], ["pareto"]):
+        command = [sys.executable, "-m", "nas.cli", arguments[0], str(run_copy), *arguments[1:]]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "2 trials" in done.stdout
+
+
+def test_two_trainings_of_one_run_are_refused(nas, run_copy):
+    from nas.run import Run, writing
+
+    with writing(Run.open(run_copy)):
+        code, _, err = nas("train", "-o", run_copy, "--resume")
+    assert code == 2
+    assert "is being trained by another process" in err
+
+
+def test_folders_named_like_splits_are_not_taken_for_classes(nas, tmp_path):
+    for split in ("train", "validation"):
+        picture_folder(tmp_path / "photos" / split)
+    code, _, err = nas("train", "--space", "digits", "--data", f"folder:{tmp_path / 'photos'}", "-o", tmp_path / "run")
+    assert code == 2
+    assert "train, validation: name the splits train/ and test/ (or val/)" in err

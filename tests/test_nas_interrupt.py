@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -22,11 +23,12 @@ ROOT = Path(__file__).parent.parent
 ENVIRONMENT = os.environ | {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
-def start(*arguments):
-    command = [sys.executable, "-m", "nas.cli", *map(str, arguments)]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+def start(*arguments, largest_file=resource.RLIM_INFINITY):
+    """`largest_file`, in bytes, stands for a full disk: a write beyond it fails half way."""
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({largest_file}, {largest_file}))"
+    command = [sys.executable, "-c", f"{limit}; from nas import cli; cli.main()", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=pipe, stdout=pipe, text=True)
 
 
 def finish(*arguments):
@@ -80,7 +82,7 @@ def history(run):
     return [(t.number, t.arch.key, t.state, dict(t.metrics)) for t in open_study(run).trials]
 
 
-SEARCH = ["--n-trials", 24, "--max-macs", "1M", "--seed", 5]
+SEARCH = ["--n-trials", 24, "--max-macs", "3M", "--seed", 5]
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +129,17 @@ def test_a_full_disk_during_a_search_loses_nothing(trained, searched, tmp_path, 
     assert "Traceback" not in err
     finish("search", run, *SEARCH, "--num-workers", 0)
     assert history(run) == searched
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+def test_an_interrupted_export_leaves_nothing(trained, tmp_path, number):
+    genes = {"depth": [1, 1], "width": [16, 32], "kernel": [3, 3, 3, 3], "pool": [0]}
+    process = start("export", trained, "--arch", json.dumps(genes), "-o", tmp_path / "model")
+    while not list(tmp_path.iterdir()):  # the staging folder
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "interrupted" in err
+    assert list(tmp_path.iterdir()) == []
