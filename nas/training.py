@@ -46,16 +46,13 @@ def train(
     """Trains the supernet of `space` on `data` into the folder `out`; returns the finished run.
 
     space: a name in the catalog, the path of a YAML file, or a `NetworkSpace`. data: such as "cifar10:DIR", see
-    `supernet.datasets`. recipe: fields of `supernet.train.TrainConfig`.
+    `supernet.datasets`. recipe: fields of `supernet.recipe.TrainConfig`.
     resume: continue the run in `out`; whatever else is given must then be what it was started with.
     on_start: called once with the step reached so far and the number of steps. on_record: every metric record.
     should_stop: polled after every step; True ends the call with `Interrupted`, after a checkpoint.
     Raises ValueError for a bad name or value, RunError for a folder in use, DataError for unusable images, and
     TrainingError when the loss is not finite or the run cannot be resumed.
     """
-    from supernet import checkpoint
-    from supernet.train import Hooks, fit
-
     if resume:
         run = Run.open(out)
         _check_resumed(run, space, data, {"image_size": image_size, "skip_corrupt": skip_corrupt}, recipe)
@@ -64,6 +61,10 @@ def train(
         options, trainer = _new_trainer(space, data, out, device, image_size, bool(skip_corrupt), download, recipe)
         classes = list(trainer.data.classes)
         run = Run.create(out, trainer.supernet.space, options, trainer.config, classes)
+
+    from supernet import checkpoint
+    from supernet.train import Hooks, fit
+
     with writing(run):
         if resume and checkpoint.exists(run.checkpoint):
             trainer.restore(run.checkpoint)
