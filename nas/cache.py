@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,8 @@ class EvaluationCache:
     """Metrics by architecture key, for one context, in an append-only file of JSON lines.
 
     Several processes may use one file: each sees what the others have added. A line that a killed process left
-    unfinished is skipped. Nothing is flushed to the disk: what a power failure takes is evaluated again.
+    unfinished, or that holds anything but finite metrics, is skipped. Nothing is flushed to the disk: what a power
+    failure takes is evaluated again.
 
     path: created when missing; None keeps everything in memory.
     context: what the metrics depend on beside the architecture, such as the checkpoint's hash and the split.
@@ -65,7 +67,7 @@ class EvaluationCache:
         for line in complete.splitlines():
             try:
                 entry = json.loads(line)
-                if entry["context"] == self._context:
-                    self._metrics.setdefault(entry["key"], entry["metrics"])
-            except (ValueError, KeyError, TypeError):
-                continue  # a line torn by a killed writer
+                if entry["context"] == self._context and all(map(math.isfinite, entry["metrics"].values())):
+                    self._metrics.setdefault(entry["key"], dict(entry["metrics"]))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue  # torn by a killed writer, or edited: evaluated again

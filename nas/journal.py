@@ -113,7 +113,8 @@ def _cut_torn_line(path: Path) -> None:
     data = path.read_bytes()
     if data[: len(_HEAD)] != _HEAD[: len(data)]:
         raise JournalError(f"{path} is not a study file")
-    end = data.rfind(b"\n") + 1
+    complete = data[: data.rfind(b"\n") + 1].rstrip()
+    end = len(complete) + 1 if complete else 0  # with its line end, without blank lines
     if end < len(data):
         log.warning("%s: the last %d bytes are an unfinished record and were cut off", path, len(data) - end)
         os.truncate(path, end)

@@ -37,7 +37,7 @@ class Problem:
     evaluated: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not self.objectives:
+        if not isinstance(self.objectives, Mapping) or not self.objectives:
             raise ValueError('objectives: give at least one, for example {"top1": "maximize"}')
         for name, direction in self.objectives.items():
             if direction not in DIRECTIONS:
@@ -77,7 +77,18 @@ def batch_cost(cost: Callable[[Any], Mapping[str, float]]) -> BatchCost:
         return cost  # type: ignore[return-value]
 
     def of_many(archs: Sequence[Any]) -> dict[str, np.ndarray]:
-        rows = [cost(arch) for arch in archs]
-        return {name: np.array([float(row[name]) for row in rows]) for name in (rows[0] if rows else ())}
+        rows = [_checked(cost(arch), arch) for arch in archs]
+        if odd := [arch for row, arch in zip(rows, archs) if row.keys() != rows[0].keys()]:
+            raise ValueError(f"the cost of {odd[0].key} has other metrics than that of {archs[0].key}")
+        return {name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else ())}
 
     return of_many
+
+
+def _checked(costs: Mapping[str, float], arch: ArchLike) -> dict[str, float]:
+    if not isinstance(costs, Mapping):
+        raise ValueError(f"the cost of {arch.key} is {costs!r}; it must be a mapping of metric to number")
+    for name, value in costs.items():
+        if not isinstance(value, int | float | np.number) or not math.isfinite(value):
+            raise ValueError(f"the cost {name!r} of {arch.key} is {value!r}; it must be a finite number")
+    return {name: float(value) for name, value in costs.items()}

@@ -131,6 +131,7 @@ class JournalStore:
             params={gene.name: gene.choices[i] for gene, i in zip(genes, self._space.encode(trial.arch))},
             distributions=self._distributions,  # type: ignore[arg-type]
             user_attrs={
+                "number": trial.number,
                 "key": trial.arch.key,
                 "arch": trial.arch.to_dict(),
                 "metrics": dict(trial.metrics),
@@ -200,6 +201,9 @@ def _create_or_load(path: Path, storage: JournalStorage, identity: Identity) -> 
     if known is None:
         _describe(study, identity)
     elif differences := identity.differences(known):
+        if not study.get_trials(deepcopy=False):  # of a search that failed to start
+            storage.delete_study(study._study_id)
+            return _create_or_load(path, storage, identity)
         raise StudyError(
             f"{path}: study {name!r} exists and is another search: {'; '.join(differences)}. "
             "Choose another study name, or the same settings to continue it."
@@ -217,13 +221,20 @@ def _describe(study: optuna.Study, identity: Identity) -> None:
 
 
 def _trials(study: optuna.Study, space: Space[Any]) -> list[Trial]:
-    return [_trial(record, space) for record in study.get_trials(deepcopy=False)]
+    """Raises ValueError for a record that is missing, doubled or changed: a number means one trial for ever."""
+    trials = [_trial(record, space) for record in study.get_trials(deepcopy=False)]
+    for number, trial in enumerate(trials):
+        if trial.number != number:
+            raise ValueError(f"trial {number} is missing or doubled")
+        if not all(isinstance(v, int | float) for v in (*trial.metrics.values(), *trial.constraints.values())):
+            raise ValueError(f"trial {number} has a metric that is no number")
+    return trials
 
 
 def _trial(record: FrozenTrial, space: Space[Any]) -> Trial:
     attrs = record.user_attrs
     return Trial(
-        number=record.number,
+        number=attrs["number"],
         arch=space.arch_from_dict(attrs["arch"]),
         state="complete" if record.state == TrialState.COMPLETE else "failed",
         metrics=attrs["metrics"],
@@ -251,7 +262,7 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except StudyError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, AssertionError, RecursionError) as error:
         raise StudyError(f"{path} is not a study file, or is damaged: {type(error).__name__}: {error}") from error
 
 

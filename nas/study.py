@@ -96,8 +96,9 @@ def search(
     no evaluation succeeds, WorkerStartError when the evaluator cannot be built.
     """
     seed, lookahead = operator.index(seed), operator.index(lookahead)
-    if n_trials < 0 or num_workers < 0:
-        raise ValueError(f"n_trials and num_workers must not be negative, got {n_trials} and {num_workers}")
+    for name, value in (("n_trials", n_trials), ("num_workers", num_workers)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")
     if lookahead < 1:
         raise ValueError(f"lookahead must be at least 1, got {lookahead}")
     if cache is not None and not context:

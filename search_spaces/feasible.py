@@ -18,6 +18,9 @@ BatchCost = Callable[[Sequence[Any]], dict[str, np.ndarray]]
 _DRAWS = 32  # architectures costed at once: the vectorised cost makes a batch as cheap as a few single calls
 
 
+_LISTABLE = 10_000  # architectures that are listed and costed in a fraction of a second
+
+
 class InfeasibleLimitsError(ValueError):
     """No architecture of the space was found within the limits.
 
@@ -65,7 +68,8 @@ def sample_feasible(
     """A random architecture within `limits`.
 
     Draws up to `max_tries` samples and takes the first feasible one. Where the feasible region is too small to be
-    hit that way, the last sample descends gene by gene until it is feasible, then the smallest architecture does.
+    hit that way, the last sample descends gene by gene until it is feasible, then the smallest and the largest do; at
+    last a small space is listed.
     Limits on metrics that `cost` does not know are ignored here. Raises InfeasibleLimitsError when all that fails.
     """
     if cost is None or not limits:
@@ -76,11 +80,10 @@ def sample_feasible(
         feasible = np.flatnonzero(violations(cost, archs, limits) == 0)
         if len(feasible):
             return archs[feasible[0]]
-    for start in (archs[-1], space.smallest()):
-        arch, excess = descend(space, start, limits, cost, rng)
-        if excess == 0:
-            return arch
-    raise _infeasible(space, limits, cost)
+    arch, excess = _closest(space, archs[-1], limits, cost, rng)
+    if excess > 0:
+        raise InfeasibleLimitsError(limits, {name: float(value[0]) for name, value in cost([arch]).items()})
+    return arch
 
 
 def preflight(space: Space[Any], limits: Mapping[str, float], cost: BatchCost | None) -> None:
@@ -89,10 +92,7 @@ def preflight(space: Space[Any], limits: Mapping[str, float], cost: BatchCost | 
         return
     if violations(cost, [space.smallest(), space.largest()], limits).min() == 0:
         return
-    try:
-        sample_feasible(space, np.random.default_rng(0), limits, cost, max_tries=_DRAWS)
-    except InfeasibleLimitsError:
-        raise _infeasible(space, limits, cost) from None
+    sample_feasible(space, np.random.default_rng(0), limits, cost, max_tries=_DRAWS)
 
 
 def descend(
@@ -124,11 +124,22 @@ def descend(
     return arch, excess
 
 
-def _infeasible(space: Space[Any], limits: Mapping[str, float], cost: BatchCost) -> InfeasibleLimitsError:
-    rng = np.random.default_rng(0)
-    starts = [space.smallest(), space.largest(), space.sample(rng)]
-    arch, _ = min((descend(space, start, limits, cost, rng) for start in starts), key=lambda found: found[1])
-    return InfeasibleLimitsError(limits, {name: float(value[0]) for name, value in cost([arch]).items()})
+def _closest(
+    space: Space[Any], sample: Any, limits: Mapping[str, float], cost: BatchCost, rng: np.random.Generator
+) -> tuple[Any, float]:
+    """The architecture that violates the limits least, and by how much: of all where they can be listed quickly."""
+    closest, least = sample, np.inf
+    for start in (sample, space.smallest(), space.largest()):
+        arch, excess = descend(space, start, limits, cost, rng)
+        if excess < least:
+            closest, least = arch, excess
+        if least == 0:
+            return closest, least
+    if space.size() <= _LISTABLE:
+        archs = list(space.enumerate())
+        excesses = violations(cost, archs, limits)
+        closest, least = archs[int(excesses.argmin())], float(excesses.min())
+    return closest, least
 
 
 def _short(value: float) -> str:

@@ -7,6 +7,7 @@ Searchers use what `Space` offers and nothing else, so every searcher works on e
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -191,14 +192,18 @@ class ChoiceSpace(Space[ChoiceArch]):
 
 
 def _choice_gene(name: str, values: Sequence[Scalar]) -> Gene:
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"gene names must be texts, got {name!r}")
     if isinstance(values, str) or not isinstance(values, Sequence):
         raise ValueError(f"gene {name!r}: choices must be a sequence such as a tuple, got {values!r}")
     choices = tuple(v.item() if isinstance(v, np.generic) else v for v in values)
     for value in choices:
         if not isinstance(value, str | int | float | bool | None):
             raise ValueError(f"gene {name!r}: choice {value!r} is not a text, number, bool or None")
-    texts = [str(value) for value in choices]
-    if not choices or len(set(texts)) < len(texts):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"gene {name!r}: choice {value!r} is not finite")
+    alike = any(a == b or str(a) == str(b) for a, b in itertools.combinations(choices, 2))
+    if not choices or alike:
         raise ValueError(f"gene {name!r} needs at least one choice and no two alike, got {choices!r}")
     numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in choices)
     return Gene(name, choices, ordered=numeric and list(choices) == sorted(choices))  # type: ignore[type-var]

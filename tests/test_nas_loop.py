@@ -52,7 +52,7 @@ def in_process(problem: Problem, name: str, function: Callable[[Any], Any] = fla
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-@pytest.mark.parametrize("problem", [choice_problem(30), network_problem("digits", 1e6)], ids=["choices", "digits"])
+@pytest.mark.parametrize("problem", [choice_problem(30), network_problem("digits", 4e6)], ids=["choices", "digits"])
 def test_the_history_does_not_depend_on_the_workers(name: str, problem: Problem) -> None:
     expected = history(in_process(problem, name))
     assert len(expected) == 80

@@ -48,7 +48,7 @@ def write(path: Path, trials: list[Trial], problem: Problem = PROBLEM, **changes
     store.close()
 
 
-@pytest.mark.parametrize("problem", [PROBLEM, network_problem("digits", 1e6)], ids=["choices", "network"])
+@pytest.mark.parametrize("problem", [PROBLEM, network_problem("digits", 4e6)], ids=["choices", "network"])
 def test_trials_come_back_as_they_were(tmp_path: Path, problem: Problem) -> None:
     trials = some_trials(problem)
     write(tmp_path / "study.log", trials, problem)

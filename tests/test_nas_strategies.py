@@ -32,7 +32,7 @@ PROBLEMS = {
     "choices": functools.partial(choice_problem),
     "choices_limited": functools.partial(choice_problem, 30),
     "resnet20_pooling": functools.partial(network_problem, "resnet20_pooling"),
-    "digits_limited": functools.partial(network_problem, "digits", 0.5e6),
+    "digits_limited": functools.partial(network_problem, "digits", 4e6),
     "resnet_cifar_limited": functools.partial(network_problem, "resnet_cifar", 20e6),
 }
 

@@ -14,6 +14,7 @@ from spaces import NETWORKS
 from search_spaces import catalog, cost
 from search_spaces.arch import Arch
 from search_spaces.feasible import InfeasibleLimitsError, preflight, sample_feasible, violation
+from search_spaces.network import NetworkSpace, Stage
 from search_spaces.plan import plan
 from search_spaces.space import ChoiceSpace
 
@@ -121,3 +122,28 @@ def test_limits_on_unknown_metrics_are_left_to_the_evaluation():
 def test_violation_is_relative_to_the_limit():
     assert violation({"macs": 30.0, "params": 5.0}, {"macs": 20.0, "params": 10.0}) == 0.5
     assert violation({"macs": 3.0}, {"macs": 0.0}) == 3.0
+
+
+def test_a_feasible_corner_that_no_descent_finds_is_listed():
+    """Cost 1 at one architecture of 81 and 100 elsewhere: only looking at all of them can tell."""
+    space = ChoiceSpace({"a": (0, 1, 2), "b": (0, 1, 2), "c": tuple(range(9))})
+
+    def known(archs):
+        return {"macs": np.array([1.0 if tuple(a.values()) == (1, 1, 5) else 100.0 for a in archs])}
+
+    preflight(space, {"macs": 5}, known)
+    assert tuple(sample_feasible(space, np.random.default_rng(0), {"macs": 5}, known).values()) == (1, 1, 5)
+    with pytest.raises(InfeasibleLimitsError, match="nearest reachable: 1"):
+        preflight(space, {"macs": 0.5}, known)
+
+
+def test_a_deeper_network_that_is_cheaper_than_the_smallest_is_found():
+    stages = (Stage((1, 3), (8,)), Stage((1, 2), (64,)), Stage((1, 2), (8, 16), (3, 5)))
+    space = NetworkSpace("o", stages, 3, 1, 32, 10)
+    least = int(cost.macs(space, list(space.enumerate())).min())
+    assert least < cost.macs(space, space.smallest())
+    known = partial(cost.costs, space)
+    preflight(space, {"macs": least}, known)
+    with pytest.raises(InfeasibleLimitsError) as raised:
+        preflight(space, {"macs": least - 1}, known)
+    assert raised.value.nearest["macs"] == least

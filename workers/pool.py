@@ -20,6 +20,8 @@ from typing import Any, Protocol, Self
 from search_spaces.arch import ArchLike
 from workers.evaluator import Evaluator, EvaluatorSpec
 
+_MOST_TEXT = 1000  # characters of an error's message that are kept
+
 
 class WorkerStartError(RuntimeError):
     """A worker could not be started, for instance because the evaluator's factory raised; the message says why."""
@@ -124,7 +126,9 @@ def run_task(evaluator: Evaluator, task: Task, worker: str) -> Result:
         if len(outputs) != 1:
             raise ValueError(f"the evaluator gave {len(outputs)} answers for 1 architecture")
         metrics = _finite_metrics(outputs[0])
-    except (Exception, SystemExit) as raised:  # a script's sys.exit must not end the search either
+    except KeyboardInterrupt:
+        raise
+    except BaseException as raised:  # a script's sys.exit must not end the search either
         error = describe(raised)
     return Result(task.number, metrics, error, worker, time.perf_counter() - start)
 
@@ -147,7 +151,11 @@ def describe(error: BaseException) -> str:
     """For example `ValueError: bad shape (model.py:12)`: what was raised, and where."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{where}"
+    try:
+        text = str(error)
+    except Exception:  # the error is the user's, and so is its __str__
+        text = "(its message cannot be shown)"
+    return f"{type(error).__name__}: {text[:_MOST_TEXT]}{where}"
 
 
 def worker_name() -> str:

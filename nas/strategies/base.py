@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterator, Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -55,14 +56,12 @@ class Strategy(ABC):
             found = self._first(list(itertools.islice(endless, size)), taken)
             if found is not None:
                 return found
-        try:
-            for _ in range(_SAMPLES):
+        for _ in range(_SAMPLES):
+            with suppress(InfeasibleLimitsError):  # not found is not proven: listing the space may still find some
                 arch = self._sample(rng)
                 if arch.key not in taken:
                     return arch
-            return self._unexplored(rng, taken)
-        except InfeasibleLimitsError:
-            return None
+        return self._unexplored(rng, taken)
 
     def _first(self, archs: Sequence[ArchLike], taken: Container[str]) -> ArchLike | None:
         return next((arch for arch in self._feasible(archs) if arch.key not in taken), None)
@@ -87,7 +86,10 @@ class Strategy(ABC):
 
     def _walk(self, rng: np.random.Generator, taken: Container[str]) -> ArchLike | None:
         steps, width = _WALK
-        arch = self._sample(rng)
+        try:
+            arch = self._sample(rng)
+        except InfeasibleLimitsError:
+            return None
         for _ in range(steps):
             mutants = self._feasible([self.problem.space.mutate(arch, rng) for _ in range(width)])
             found = self._first(mutants, taken)
