@@ -153,8 +153,8 @@ def test_a_second_study_shares_evaluations_and_has_its_own_picture(nas, run_copy
         (["train", "--space", "digits", "--data", "digits", "-o", "NEW", "--lr", "-1"], "lr is -1.0"),
         (["train", "--space", "digits", "--data", "digits", "-o", "NEW", "--device", "tpu"], "unknown device 'tpu'"),
         (
-            ["train", "--space", "digits", "--data", "digits", "-o", "NEW", "--image-size", "2"],
-            "image_size 2 is too sm",
+            ["train", "--space", "digits", "--data", "digits", "-o", "NEW", "--image-size", "1"],
+            "image_size 1 is too sm",
         ),
         (["train", "--space", "mine.yaml", "--data", "digits", "-o", "NEW"], "cannot read the space mine.yaml"),
         (["train", "--data", "digits", "-o", "NEW"], "needs a space and a data set"),
