@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
+
+from nas.problem import are_metrics
+
+log = logging.getLogger(__name__)
 
 
 class EvaluationCache:
     """Metrics by architecture key, for one context, in an append-only file of JSON lines.
 
     Several processes may use one file: each sees what the others have added. A line that a killed process left
-    unfinished, or that holds anything but finite metrics, is skipped. Nothing is flushed to the disk: what a power
-    failure takes is evaluated again.
+    unfinished is skipped, and so is one that holds anything but finite metrics, with a warning. Nothing is flushed to
+    the disk: what a power failure takes is evaluated again.
 
     path: created when missing; None keeps everything in memory.
     context: what the metrics depend on beside the architecture, such as the checkpoint's hash and the split.
@@ -24,7 +28,7 @@ class EvaluationCache:
     def __init__(self, path: Path | str | None = None, context: str = "") -> None:
         self._context = context
         self._metrics: dict[str, dict[str, float]] = {}
-        self._read_up_to = 0
+        self._path, self._read_up_to = path, 0
         self._file: int | None = None
         if path is not None:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -64,10 +68,17 @@ class EvaluationCache:
         new = os.pread(self._file, size - self._read_up_to, self._read_up_to)
         complete = new[: new.rfind(b"\n") + 1]
         self._read_up_to += len(complete)
+        bad = 0
         for line in complete.splitlines():
             try:
                 entry = json.loads(line)
-                if entry["context"] == self._context and all(map(math.isfinite, entry["metrics"].values())):
-                    self._metrics.setdefault(entry["key"], dict(entry["metrics"]))
-            except (ValueError, KeyError, TypeError, AttributeError):
-                continue  # torn by a killed writer, or edited: evaluated again
+            except (ValueError, RecursionError):
+                continue  # torn by a killed writer
+            match entry:
+                case {"context": context, "key": str(key), "metrics": metrics} if are_metrics(metrics):
+                    if context == self._context:
+                        self._metrics.setdefault(key, metrics)
+                case _:
+                    bad += 1
+        if bad:
+            log.warning("%s: %d entries that are no metrics are left out and evaluated again", self._path, bad)

@@ -12,8 +12,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import IO, Any
 
-from optuna.storages import JournalStorage
-from optuna.storages.journal import BaseJournalBackend, JournalFileBackend, JournalFileOpenLock
+from optuna.storages.journal import BaseJournalBackend
 
 log = logging.getLogger(__name__)
 
@@ -43,25 +42,27 @@ class JournalWriter(BaseJournalBackend):
         except BaseException:
             self.close()
             raise
-        self._reader: JournalFileBackend | None = _file_backend(path)
+        self._lines: list[bytes] | None = _lines(path)
         self._flushed = time.monotonic()
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
         """The records from this one on; none after `stop_reading`."""
-        if self._reader is not None:
-            yield from self._reader.read_logs(log_number_from)
+        yield from map(json.loads, (self._lines or [])[log_number_from:])
 
     def stop_reading(self) -> None:
         """Keeps Optuna from reading back each record it writes, into a copy several times the size of our trials."""
-        self._reader = None
+        self._lines = None
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Raises OSError when the disk is full, and then leaves no half record."""
-        data = "".join(json.dumps(record, separators=(",", ":")) + "\n" for record in logs).encode()
+        lines = [json.dumps(record, separators=(",", ":")).encode() for record in logs]
+        data = b"".join(line + b"\n" for line in lines)
         size = os.fstat(self._file).st_size
         if os.write(self._file, data) < len(data):
             os.truncate(self._file, size)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+        if self._lines is not None:
+            self._lines += lines
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             os.fsync(self._file)
             self._flushed = time.monotonic()
@@ -74,23 +75,19 @@ class JournalWriter(BaseJournalBackend):
             self._lock.close()
 
 
-def reading_storage(path: Path) -> JournalStorage:
-    """An Optuna storage to read from while another process may be writing."""
-    return JournalStorage(_file_backend(path))
+class JournalReader(BaseJournalBackend):
+    """Optuna's journal backend for the records that are complete now, while another process may be writing."""
 
+    def __init__(self, path: Path) -> None:
+        self._lines = _lines(path)
 
-class _NoLock(JournalFileOpenLock):
-    """In place of Optuna's lock, which a killed process leaves behind for 30 s; ours excludes other writers."""
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """The records from this one on."""
+        yield from map(json.loads, self._lines[log_number_from:])
 
-    def acquire(self) -> bool:
-        return True
-
-    def release(self) -> None:
-        pass
-
-
-def _file_backend(path: Path) -> JournalFileBackend:
-    return JournalFileBackend(str(path), lock_obj=_NoLock(str(path)))
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Is not there: one process writes, with `JournalWriter`."""
+        raise NotImplementedError
 
 
 def _lock(path: Path) -> IO[str]:
@@ -113,8 +110,18 @@ def _cut_torn_line(path: Path) -> None:
     data = path.read_bytes()
     if data[: len(_HEAD)] != _HEAD[: len(data)]:
         raise JournalError(f"{path} is not a study file")
-    complete = data[: data.rfind(b"\n") + 1].rstrip()
-    end = len(complete) + 1 if complete else 0  # with its line end, without blank lines
+    end = _end(data)
     if end < len(data):
         log.warning("%s: the last %d bytes are an unfinished record and were cut off", path, len(data) - end)
         os.truncate(path, end)
+
+
+def _lines(path: Path) -> list[bytes]:
+    data = path.read_bytes()
+    return data[: _end(data)].split(b"\n")[:-1]
+
+
+def _end(data: bytes) -> int:
+    """Where the last complete record ends; blank lines behind it, as an editor may leave them, do not count."""
+    records = data[: data.rfind(b"\n") + 1].rstrip(b"\n")
+    return len(records) + 1 if records else 0

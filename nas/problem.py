@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Real
@@ -38,7 +39,10 @@ class Problem:
 
     def __post_init__(self) -> None:
         if not isinstance(self.objectives, Mapping) or not self.objectives:
-            raise ValueError('objectives: give at least one, for example {"top1": "maximize"}')
+            example = '{"top1": "maximize"}'
+            raise ValueError(f"objectives: give at least one, for example {example}, not {self.objectives!r}")
+        if not isinstance(self.limits, Mapping):
+            raise ValueError(f'limits must map metrics to numbers, for example {{"macs": 40e6}}, not {self.limits!r}')
         for name, direction in self.objectives.items():
             if direction not in DIRECTIONS:
                 raise ValueError(f"objective {name!r} is {direction!r}; valid: {', '.join(DIRECTIONS)}")
@@ -71,16 +75,34 @@ class Problem:
         return {n: relative_excess(metrics[n], limit) for n, limit in self.limits.items() if n in metrics}
 
 
+def are_metrics(data: object) -> bool:
+    """Whether `data`, as read from JSON, maps names to finite numbers."""
+    return isinstance(data, Mapping) and all(
+        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+        for value in data.values()
+    )
+
+
 def batch_cost(cost: Callable[[Any], Mapping[str, float]]) -> BatchCost:
-    """A cost of one architecture, made one of many. A cost with a true attribute `batched` is returned as it is."""
-    if getattr(cost, "batched", False):
-        return cost  # type: ignore[return-value]
+    """A cost of one architecture, made one of many; a cost with a true attribute `batched` is one already.
+
+    Calling it raises ValueError, naming metric and architecture, when the cost is not a mapping of finite numbers, or
+    has not the same metrics for all.
+    """
+    batched = getattr(cost, "batched", False)
+    names: Iterable[str] | None = None  # as the first architecture had them
 
     def of_many(archs: Sequence[Any]) -> dict[str, np.ndarray]:
+        nonlocal names
+        if batched:
+            return _checked_batch(cost(archs), archs)
         rows = [_checked(cost(arch), arch) for arch in archs]
-        if odd := [arch for row, arch in zip(rows, archs) if row.keys() != rows[0].keys()]:
-            raise ValueError(f"the cost of {odd[0].key} has other metrics than that of {archs[0].key}")
-        return {name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else ())}
+        for row, arch in zip(rows, archs):
+            names = row.keys() if names is None else names
+            if odd := [*(row.keys() ^ names)]:
+                has = "has" if odd[0] in row else "has no"
+                raise ValueError(f"the cost of {arch.key} {has} {odd[0]!r}, unlike that of another architecture")
+        return {name: np.array([row[name] for row in rows]) for name in names or ()}
 
     return of_many
 
@@ -88,7 +110,23 @@ def batch_cost(cost: Callable[[Any], Mapping[str, float]]) -> BatchCost:
 def _checked(costs: Mapping[str, float], arch: ArchLike) -> dict[str, float]:
     if not isinstance(costs, Mapping):
         raise ValueError(f"the cost of {arch.key} is {costs!r}; it must be a mapping of metric to number")
-    for name, value in costs.items():
-        if not isinstance(value, int | float | np.number) or not math.isfinite(value):
-            raise ValueError(f"the cost {name!r} of {arch.key} is {value!r}; it must be a finite number")
-    return {name: float(value) for name, value in costs.items()}
+    return {name: _finite(name, value, arch) for name, value in costs.items()}
+
+
+def _checked_batch(costs: Any, archs: Sequence[ArchLike]) -> dict[str, np.ndarray]:
+    if not isinstance(costs, Mapping):
+        raise ValueError(f"the batched cost is {costs!r}; it must be a mapping of metric to array")
+    for name, values in costs.items():
+        for i in np.flatnonzero(~np.isfinite(values)).tolist():
+            _finite(name, values[i], archs[i])
+    return dict(costs)
+
+
+def _finite(name: str, value: Any, arch: ArchLike) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"the cost {name!r} of {arch.key} is {value!r}; it must be a finite number")
+    return number

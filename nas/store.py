@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
@@ -23,7 +23,8 @@ from optuna.storages import JournalStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.journal import JournalError, JournalWriter, reading_storage
+from nas.journal import JournalError, JournalReader, JournalWriter
+from nas.problem import Problem, are_metrics
 from nas.trial import Trial
 from search_spaces.network import NetworkSpace
 from search_spaces.space import ChoiceSpace, Space
@@ -108,7 +109,7 @@ class JournalStore:
         try:
             with _reading(path):
                 self._study = _create_or_load(path, JournalStorage(self._journal), identity)
-                self._trials = _trials(self._study, space)
+                self._trials = _trials(self._study, space, identity.objectives)
                 self.uid: str = self._study.user_attrs[_UID]
         except BaseException:
             self.close()
@@ -162,7 +163,7 @@ def read_study(path: Path | str, study_name: str | None = None, space: Space[Any
     if not path.is_file():
         raise StudyError(f"there is no study file {path}")
     with _reading(path):
-        storage = reading_storage(path)
+        storage = JournalStorage(JournalReader(path))
         names = optuna.get_all_study_names(storage)
         if study_name is None and len(names) == 1:
             study_name = names[0]
@@ -175,7 +176,8 @@ def read_study(path: Path | str, study_name: str | None = None, space: Space[Any
         identity = Identity(**study.user_attrs[_IDENTITY])
         if space is None:
             space = space_from_dict(identity.space)
-        return StoredStudy(identity, space, _trials(study, space))
+        Problem(space, identity.objectives, identity.limits)  # raises ValueError where these are none
+        return StoredStudy(identity, space, _trials(study, space, identity.objectives))
 
 
 def space_from_dict(data: Mapping[str, Any]) -> Space[Any]:
@@ -202,7 +204,7 @@ def _create_or_load(path: Path, storage: JournalStorage, identity: Identity) -> 
         _describe(study, identity)
     elif differences := identity.differences(known):
         if not study.get_trials(deepcopy=False):  # of a search that failed to start
-            storage.delete_study(study._study_id)
+            storage.delete_study(storage.get_study_id_from_name(name))
             return _create_or_load(path, storage, identity)
         raise StudyError(
             f"{path}: study {name!r} exists and is another search: {'; '.join(differences)}. "
@@ -220,21 +222,26 @@ def _describe(study: optuna.Study, identity: Identity) -> None:
     study.set_user_attr(_IDENTITY, asdict(identity))
 
 
-def _trials(study: optuna.Study, space: Space[Any]) -> list[Trial]:
+def _trials(study: optuna.Study, space: Space[Any], objectives: Iterable[str]) -> list[Trial]:
     """Raises ValueError for a record that is missing, doubled or changed: a number means one trial for ever."""
     trials = [_trial(record, space) for record in study.get_trials(deepcopy=False)]
+    first: dict[str, int] = {}
     for number, trial in enumerate(trials):
         if trial.number != number:
             raise ValueError(f"trial {number} is missing or doubled")
-        if not all(isinstance(v, int | float) for v in (*trial.metrics.values(), *trial.constraints.values())):
-            raise ValueError(f"trial {number} has a metric that is no number")
+        if first.setdefault(trial.arch.key, number) != number:
+            raise ValueError(f"trial {number} has the architecture of trial {first[trial.arch.key]}")
+        if not are_metrics(trial.metrics) or not all(isinstance(v, int | float) for v in trial.constraints.values()):
+            raise ValueError(f"trial {number} has a metric that is no finite number: {dict(trial.metrics)}")
+        if trial.state == "complete" and not set(objectives) <= set(trial.metrics):
+            raise ValueError(f"trial {number} lacks an objective, of {', '.join(objectives)}")
     return trials
 
 
 def _trial(record: FrozenTrial, space: Space[Any]) -> Trial:
     attrs = record.user_attrs
     return Trial(
-        number=attrs["number"],
+        number=attrs.get("number", record.number),  # which the first studies did not write
         arch=space.arch_from_dict(attrs["arch"]),
         state="complete" if record.state == TrialState.COMPLETE else "failed",
         metrics=attrs["metrics"],
@@ -260,9 +267,9 @@ def _quiet_optuna() -> Iterator[None]:
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except StudyError:
+    except (StudyError, OSError):
         raise
-    except (LookupError, ValueError, TypeError, AttributeError, AssertionError, RecursionError) as error:
+    except Exception as error:  # whatever Optuna and the space raise at a record that is not as it was written
         raise StudyError(f"{path} is not a study file, or is damaged: {type(error).__name__}: {error}") from error
 
 

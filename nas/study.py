@@ -95,12 +95,8 @@ def search(
     anything is started, StudyError when the study exists with other settings or is in use, AllTrialsFailedError when
     no evaluation succeeds, WorkerStartError when the evaluator cannot be built.
     """
-    seed, lookahead = operator.index(seed), operator.index(lookahead)
-    for name, value in (("n_trials", n_trials), ("num_workers", num_workers)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")
-    if lookahead < 1:
-        raise ValueError(f"lookahead must be at least 1, got {lookahead}")
+    n_trials, num_workers = _integer("n_trials", n_trials, 0), _integer("num_workers", num_workers, 0)
+    seed, lookahead = _integer("seed", seed, 0), _integer("lookahead", lookahead, 1)
     if cache is not None and not context:
         raise ValueError("a shared cache needs a context that tells one evaluator's results from another's")
     problem = Problem(
@@ -131,6 +127,17 @@ def load_study(storage: Path | str, study_name: str | None = None) -> Study:
     """The study in a journal file, read without disturbing a search that writes it. Raises StudyError."""
     stored = read_study(storage, study_name)
     return Study(stored.identity.objectives, stored.identity.limits, stored.trials)
+
+
+def _integer(name: str, value: Any, low: int) -> int:
+    """`value` as an int; numpy's integers are integers too."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = low - 1
+    if number < low or isinstance(value, bool):
+        raise ValueError(f"{name} must be an integer of at least {low}, got {value!r}")
+    return number
 
 
 def _batch_cost(space: Space[Any], cost: Callable[[Any], Mapping[str, float]] | BatchCost | None) -> BatchCost | None:

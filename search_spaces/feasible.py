@@ -5,7 +5,8 @@ A limit is an upper bound on a cost that is known before anything is trained or 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,9 @@ from search_spaces.space import Space
 BatchCost = Callable[[Sequence[Any]], dict[str, np.ndarray]]
 """Costs of many architectures: one array [len(archs)] per metric."""
 
+ENUMERABLE = 100_000  # spaces up to this size are listed before anything is said not to exist
 _DRAWS = 32  # architectures costed at once: the vectorised cost makes a batch as cheap as a few single calls
-
-
-_LISTABLE = 10_000  # architectures that are listed and costed in a fraction of a second
+_CHUNK = 4096  # the same, while listing a space
 
 
 class InfeasibleLimitsError(ValueError):
@@ -64,13 +64,15 @@ def sample_feasible(
     limits: Mapping[str, float],
     cost: BatchCost | None,
     max_tries: int = 256,
+    exhaustive: bool = True,
 ) -> Any:
     """A random architecture within `limits`.
 
     Draws up to `max_tries` samples and takes the first feasible one. Where the feasible region is too small to be
     hit that way, the last sample descends gene by gene until it is feasible, then the smallest and the largest do; at
-    last a small space is listed.
-    Limits on metrics that `cost` does not know are ignored here. Raises InfeasibleLimitsError when all that fails.
+    last a space of at most `ENUMERABLE` architectures is listed, unless `exhaustive` is false.
+    Limits on metrics that `cost` does not know are ignored here. Raises InfeasibleLimitsError when all that fails,
+    which for a space that was listed is a proof.
     """
     if cost is None or not limits:
         return space.sample(rng)
@@ -80,7 +82,11 @@ def sample_feasible(
         feasible = np.flatnonzero(violations(cost, archs, limits) == 0)
         if len(feasible):
             return archs[feasible[0]]
-    arch, excess = _closest(space, archs[-1], limits, cost, rng)
+    starts = (archs[-1], space.smallest(), space.largest())
+    candidates: Iterable[tuple[Any, float]] = (descend(space, start, limits, cost, rng) for start in starts)
+    if exhaustive and space.size() <= ENUMERABLE:
+        candidates = itertools.chain(candidates, _listed(space, limits, cost))
+    arch, excess = _closest(candidates)
     if excess > 0:
         raise InfeasibleLimitsError(limits, {name: float(value[0]) for name, value in cost([arch]).items()})
     return arch
@@ -124,21 +130,28 @@ def descend(
     return arch, excess
 
 
-def _closest(
-    space: Space[Any], sample: Any, limits: Mapping[str, float], cost: BatchCost, rng: np.random.Generator
-) -> tuple[Any, float]:
-    """The architecture that violates the limits least, and by how much: of all where they can be listed quickly."""
-    closest, least = sample, np.inf
-    for start in (sample, space.smallest(), space.largest()):
-        arch, excess = descend(space, start, limits, cost, rng)
-        if excess < least:
+def chunks(space: Space[Any]) -> Iterator[list[Any]]:
+    """Every architecture of the space, in lists that are costed at once."""
+    every = space.enumerate()
+    while chunk := list(itertools.islice(every, _CHUNK)):
+        yield chunk
+
+
+def _listed(space: Space[Any], limits: Mapping[str, float], cost: BatchCost) -> Iterator[tuple[Any, float]]:
+    """The closest architecture of each chunk of the space, and its violation."""
+    for archs in chunks(space):
+        excesses = violations(cost, archs, limits)
+        yield archs[int(excesses.argmin())], float(excesses.min())
+
+
+def _closest(candidates: Iterable[tuple[Any, float]]) -> tuple[Any, float]:
+    """The first candidate without violation, or the one with the least."""
+    closest, least = None, np.inf
+    for arch, excess in candidates:
+        if closest is None or excess < least:
             closest, least = arch, excess
         if least == 0:
-            return closest, least
-    if space.size() <= _LISTABLE:
-        archs = list(space.enumerate())
-        excesses = violations(cost, archs, limits)
-        closest, least = archs[int(excesses.argmin())], float(excesses.min())
+            break
     return closest, least
 
 

@@ -7,7 +7,6 @@ Searchers use what `Space` offers and nothing else, so every searcher works on e
 
 from __future__ import annotations
 
-import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -125,7 +124,8 @@ class ChoiceSpace(Space[ChoiceArch]):
     ('conv3', 6)
 
     choices: for every gene at least one scalar (text, number, bool or None); numeric genes count as ordered.
-    Raises ValueError for an empty space, an empty gene, a choice that is no scalar, or two choices alike.
+    Raises ValueError for an empty space, an empty gene, a choice that is no finite scalar, or two choices that are
+    equal (1, 1.0 and True are) or read alike (1 and "1").
     """
 
     def __init__(self, choices: Mapping[str, Sequence[Scalar]], name: str = "choices") -> None:
@@ -193,7 +193,7 @@ class ChoiceSpace(Space[ChoiceArch]):
 
 def _choice_gene(name: str, values: Sequence[Scalar]) -> Gene:
     if not isinstance(name, str) or not name:
-        raise ValueError(f"gene names must be texts, got {name!r}")
+        raise ValueError(f"gene names must be texts and not empty, got {name!r}")
     if isinstance(values, str) or not isinstance(values, Sequence):
         raise ValueError(f"gene {name!r}: choices must be a sequence such as a tuple, got {values!r}")
     choices = tuple(v.item() if isinstance(v, np.generic) else v for v in values)
@@ -202,8 +202,7 @@ def _choice_gene(name: str, values: Sequence[Scalar]) -> Gene:
             raise ValueError(f"gene {name!r}: choice {value!r} is not a text, number, bool or None")
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"gene {name!r}: choice {value!r} is not finite")
-    alike = any(a == b or str(a) == str(b) for a, b in itertools.combinations(choices, 2))
-    if not choices or alike:
+    if not choices or len(set(choices)) < len(choices) or len(set(map(str, choices))) < len(choices):
         raise ValueError(f"gene {name!r} needs at least one choice and no two alike, got {choices!r}")
     numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in choices)
     return Gene(name, choices, ordered=numeric and list(choices) == sorted(choices))  # type: ignore[type-var]

@@ -26,7 +26,9 @@ ENVIRONMENT = os.environ | {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1",
 def start(*arguments, largest_file=resource.RLIM_INFINITY):
     """`largest_file`, in bytes, stands for a full disk: a write beyond it fails half way."""
     limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({largest_file}, {largest_file}))"
-    command = [sys.executable, "-c", f"{limit}; from nas import cli; cli.main()", *map(str, arguments)]
+    # as from a terminal: what a shell starts in the background has SIGINT ignored, and its children inherit that
+    terminal = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = [sys.executable, "-c", f"{limit}; {terminal}; from nas import cli; cli.main()", *map(str, arguments)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=pipe, stdout=pipe, text=True)
 

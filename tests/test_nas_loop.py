@@ -262,10 +262,10 @@ def test_limits_out_of_reach_are_refused_before_anything_starts() -> None:
         ({"limits": {"latency": 3}}, "unknown metric 'latency'; valid: top1, macs"),
         ({"limits": {"macs": "60M"}}, "limit 'macs' is '60M'; it must be a finite number"),
         ({"limits": {"macs": float("nan")}}, "limit 'macs' is nan"),
-        ({"seed": -1}, "seed must not be negative"),
+        ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
         ({"n_trials": -1}, "must be an integer of at least 0"),
         ({"num_workers": -1}, "must be an integer of at least 0"),
-        ({"lookahead": 0}, "lookahead must be at least 1"),
+        ({"lookahead": 0}, "lookahead must be an integer of at least 1, got 0"),
         ({"cache": "evaluations"}, "a shared cache needs a context"),
     ],
 )

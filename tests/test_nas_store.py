@@ -142,6 +142,18 @@ def test_another_search_is_refused(tmp_path: Path, changes: dict[str, Any], mess
     write(path, some_trials())  # the lock was given back
 
 
+def test_a_study_without_trials_is_described_anew(tmp_path: Path) -> None:
+    path = tmp_path / "study.log"
+    write(path, some_trials(), study_name="other")
+    write(path, [])
+    changed = Problem(PROBLEM.space, {"top1": "minimize"}, {"macs": 40.0}, PROBLEM.cost)
+    trials = some_trials(changed)
+    write(path, trials, changed, seed=1)
+    assert read_study(path, "default").identity == identity_of(changed, seed=1)
+    assert read_study(path, "default").trials == trials
+    assert read_study(path, "other").trials == some_trials()
+
+
 def test_one_file_holds_several_studies(tmp_path: Path) -> None:
     path = tmp_path / "study.log"
     write(path, some_trials(), study_name="a")

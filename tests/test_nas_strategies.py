@@ -27,6 +27,7 @@ from nas.strategies import STRATEGIES
 from nas.strategies.base import Strategy
 from search_spaces.arch import ArchLike
 from search_spaces.feasible import sample_feasible
+from search_spaces.space import ChoiceSpace
 
 PROBLEMS = {
     "choices": functools.partial(choice_problem),
@@ -99,6 +100,14 @@ def test_a_small_space_is_exhausted_and_ends(name: str, limit: float | None) -> 
     trials = drive(make_strategy(name, problem), 1000)
     inside = [a for a in problem.space.enumerate() if limit is None or size_cost(a)["macs"] <= limit]
     assert sorted(trial.arch.key for trial in trials) == sorted(arch.key for arch in inside)
+
+
+def test_needles_are_all_found_before_a_space_counts_as_exhausted(name: str) -> None:
+    """Nine of a thousand are within the limit, where neither samples nor descents come across all of them."""
+    space = ChoiceSpace({gene: tuple(range(10)) for gene in "abc"})
+    cost = batch_cost(lambda arch: {"macs": 1.0 if arch["a"] == arch["b"] == arch["c"] > 0 else 100.0})
+    trials = drive(make_strategy(name, Problem(space, {"top1": "maximize"}, {"macs": 5.0}, cost)), 60)
+    assert sorted(trial.arch.to_dict()["a"] for trial in trials) == list(range(1, 10))
 
 
 def test_one_architecture_is_one_trial(name: str) -> None:

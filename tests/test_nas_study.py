@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 
+import numpy as np
 import pytest
 
 import nas
 from search_spaces.space import ChoiceSpace
+from workers.evaluator import EvaluatorSpec
+from workers.pool import WorkerStartError
 
 SPACE = ChoiceSpace({"a": tuple(range(10)), "b": tuple(range(10)), "c": tuple(range(10))})
 
@@ -34,7 +38,7 @@ def failing_with(error):
 
 @pytest.mark.parametrize(
     "error",
-    [ValueError("x" * 5_000_000), Unspeakable(), SystemExit(3), asyncio.CancelledError()],
+    [ValueError("x" * 5_000_000), Unspeakable(), SystemExit(3), asyncio.CancelledError(), GeneratorExit()],
     ids=lambda e: type(e).__name__,
 )
 def test_whatever_an_evaluation_raises_is_a_failed_trial_with_a_short_message(error):
@@ -47,27 +51,51 @@ def test_whatever_an_evaluation_raises_is_a_failed_trial_with_a_short_message(er
         assert len(trial.error or "") < 1200
 
 
+def test_an_interrupt_is_no_failed_trial():
+    with pytest.raises(KeyboardInterrupt):
+        nas.search(SPACE, failing_with(KeyboardInterrupt()), n_trials=20, strategy="random")
+
+
+KEY = r"a=\d,b=\d,c=\d"
+
+
+def batched(value):
+    def cost(archs):
+        return {"macs": np.array([value if arch["a"] == 3 else 1.0 for arch in archs])}
+
+    cost.batched = True
+    return cost
+
+
 @pytest.mark.parametrize(
     ("cost", "message"),
     [
-        (lambda arch: {"macs": math.nan}, "the cost 'macs' of a=0,b=0,c=0 is nan; it must be a finite number"),
+        (lambda arch: {"macs": math.nan}, rf"the cost 'macs' of {KEY} is nan; it must be a finite number"),
         (lambda arch: {"macs": "many"}, "is 'many'; it must be a finite number"),
-        (lambda arch: None, "the cost of a=0,b=0,c=0 is None; it must be a mapping"),
-        (lambda arch: {"macs": 1} if arch["a"] == 0 else {"flops": 1}, "has other metrics than that of"),
+        (lambda arch: None, rf"the cost of {KEY} is None; it must be a mapping"),
+        (lambda arch: {"macs": None}, rf"the cost 'macs' of {KEY} is None; it must be a finite number"),
+        (lambda arch: 5, rf"the cost of {KEY} is 5; it must be a mapping"),
+        (lambda arch: {"macs": 1} if arch["a"] < 3 else {}, rf"the cost of {KEY} has (no )?'macs', unlike"),
+        (lambda arch: {"macs": 1} if arch["a"] > 0 else {}, rf"the cost of {KEY} has (no )?'macs', unlike"),
+        (batched(math.inf), r"the cost 'macs' of a=3,b=\d,c=\d is .*inf.*; it must be a finite number"),
     ],
 )
-def test_a_cost_that_is_none_names_the_architecture(cost, message):
+@pytest.mark.parametrize("limits", [{"macs": 5}, {}], ids=["limited", "unlimited"])
+def test_a_cost_that_is_none_names_the_architecture(cost, message, limits):
     with pytest.raises(ValueError, match=message):
-        nas.search(SPACE, score, n_trials=20, cost=cost, limits={"macs": 5})
+        nas.search(SPACE, score, n_trials=50, strategy="random", cost=cost, limits=limits)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"objectives": ["top1"]}, "objectives: give at least one, for example"),
+        ({"objectives": ["top1"]}, r"objectives: give at least one, for example .*, not \['top1'\]"),
+        ({"limits": ["top1"]}, r"limits must map metrics to numbers, .*, not \['top1'\]"),
         ({"n_trials": 1.5}, "n_trials must be an integer of at least 0, got 1.5"),
         ({"n_trials": -1}, "n_trials must be an integer"),
         ({"num_workers": -1}, "num_workers must be an integer"),
+        ({"seed": 1.5}, "seed must be an integer of at least 0, got 1.5"),
+        ({"lookahead": None}, "lookahead must be an integer of at least 1, got None"),
         ({"limits": {"top1": math.nan}}, "limit 'top1' is nan"),
     ],
 )
@@ -87,10 +115,14 @@ def test_exhausted_means_every_feasible_architecture_was_tried():
     assert sorted(t.arch["a"] for t in study.trials) == list(range(1, 10))
 
 
+def failing_factory():
+    raise FileNotFoundError("no checkpoint at RUN")
+
+
 def test_a_search_that_failed_to_start_leaves_its_name_free(tmp_path):
     storage = tmp_path / "study.journal"
-    with pytest.raises(ConnectionError):
-        nas.search(SPACE, score, n_trials=3, storage=storage, num_workers=1, address="127.0.0.1:1")
+    with pytest.raises(WorkerStartError):
+        nas.search(SPACE, EvaluatorSpec(failing_factory), n_trials=3, storage=storage)
     study = nas.search(SPACE, score, n_trials=3, storage=storage, seed=7, objectives={"top1": "minimize"})
     assert len(study.trials) == 3
     assert len(nas.load_study(storage).trials) == 3
@@ -102,15 +134,36 @@ def edit_lines(path, change):
     path.write_text("\n".join(change(lines, trials)) + "\n")
 
 
+def swap(lines, a, b):
+    return [lines[{a: b, b: a}.get(i, i)] for i in range(len(lines))]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda lines, t: lines[: t[2]] + lines[t[2] + 1 :], "trial 2 is missing or doubled"),
         (lambda lines, t: lines[: t[2]] + lines[t[2] - 1 :], "trial 2 is missing or doubled"),
-        (lambda lines, t: [line.replace('"top1":0.', '"top1":"x",'[:-1] + ',"y":0.') for line in lines], "no number"),
+        (lambda lines, t: swap(lines, t[1], t[3]), "trial 1 is missing or doubled"),
+        (lambda lines, t: [*lines, lines[t[1]].replace('"number":1', '"number":5')], "trial 5 has the architecture of"),
+        (lambda lines, t: [line.replace('"top1":0.', '"top1":"x","y":0.') for line in lines], "trial 0 has a metric"),
+        (lambda lines, t: [line.replace('"top1":0.', '"top1":NaN,"y":0.') for line in lines], "trial 0 has a metric"),
+        (lambda lines, t: [line.replace('"top1":0.', '"y":0.') for line in lines], "trial 0 lacks an objective"),
+        (lambda lines, t: [*lines[: t[3]], "", *lines[t[3] :]], "is not a study file, or is damaged"),
+        (lambda lines, t: [*lines, "[" * 100_000], "is not a study file, or is damaged"),
         (lambda lines, t: [*lines, '{"op_code":99}'], "is not a study file, or is damaged"),
     ],
-    ids=["deleted", "doubled", "text for a number", "unknown record"],
+    ids=[
+        "deleted",
+        "doubled",
+        "swapped",
+        "doubled with another number",
+        "text for a number",
+        "no number",
+        "without an objective",
+        "blank line",
+        "deeply nested",
+        "unknown record",
+    ],
 )
 def test_an_edited_journal_is_refused_rather_than_renumbered(tmp_path, change, message):
     storage = tmp_path / "study.journal"
@@ -123,17 +176,29 @@ def test_an_edited_journal_is_refused_rather_than_renumbered(tmp_path, change, m
         nas.search(SPACE, score, n_trials=6, storage=storage)
 
 
+def test_a_journal_from_before_trials_were_numbered_is_read(tmp_path):
+    storage = tmp_path / "study.journal"
+    expected = nas.search(SPACE, score, n_trials=5, storage=storage).trials
+    edit_lines(storage, lambda lines, t: [re.sub(r'"number":\d,', "", line) for line in lines])
+    assert '"number"' not in storage.read_text()
+    assert list(nas.load_study(storage).trials) == list(expected)
+
+
 def test_blank_lines_at_the_end_of_a_journal_do_no_harm(tmp_path):
     storage = tmp_path / "study.journal"
     nas.search(SPACE, score, n_trials=5, storage=storage)
     with open(storage, "a") as file:
         file.write("\n\n")
+    assert len(nas.load_study(storage).trials) == 5
     assert len(nas.search(SPACE, score, n_trials=6, storage=storage).trials) == 6
     assert len(nas.load_study(storage).trials) == 6
 
 
-@pytest.mark.parametrize("metrics", ['{"top1": "abc"}', '{"top1": null}', "[1]", '"x"', '{"top1": NaN}'])
-def test_cached_evaluations_that_are_none_are_done_again(tmp_path, metrics):
+BAD_METRICS = ['{"top1": "abc"}', '{"top1": null}', '{"top1": NaN}', f'{{"top1": 1{"0" * 400}}}', "[1]", '"x"']
+
+
+@pytest.mark.parametrize("metrics", BAD_METRICS, ids=["text", "null", "NaN", "huge", "list", "no mapping"])
+def test_cached_evaluations_that_are_none_are_done_again(tmp_path, caplog, metrics):
     storage, cache = tmp_path / "study.journal", tmp_path / "cache.jsonl"
     context = {"weights": "w"}
     expected = nas.search(SPACE, score, n_trials=5, context=context, cache=cache, storage=storage).trials
@@ -143,4 +208,6 @@ def test_cached_evaluations_that_are_none_are_done_again(tmp_path, metrics):
     )
     storage.unlink()
     again = nas.search(SPACE, score, n_trials=5, context=context, cache=cache, storage=storage).trials
+    warnings = [record.getMessage() for record in caplog.records]
+    assert warnings == [f"{cache}: 5 entries that are no metrics are left out and evaluated again"]
     assert [(t.arch, t.metrics) for t in again] == [(t.arch, t.metrics) for t in expected]

@@ -13,7 +13,7 @@ from spaces import NETWORKS
 
 from search_spaces import catalog, cost
 from search_spaces.arch import Arch
-from search_spaces.feasible import InfeasibleLimitsError, preflight, sample_feasible, violation
+from search_spaces.feasible import ENUMERABLE, InfeasibleLimitsError, preflight, sample_feasible, violation
 from search_spaces.network import NetworkSpace, Stage
 from search_spaces.plan import plan
 from search_spaces.space import ChoiceSpace
@@ -137,6 +137,20 @@ def test_a_feasible_corner_that_no_descent_finds_is_listed():
         preflight(space, {"macs": 0.5}, known)
 
 
+def test_a_needle_among_as_many_as_are_listed_is_found():
+    space = ChoiceSpace({"a": tuple(range(40)), "b": tuple(range(40)), "c": tuple(range(60))})
+    assert 90_000 < space.size() < ENUMERABLE
+
+    def known(archs):
+        return {"macs": np.array([1.0 if tuple(a.values()) == (11, 23, 35) else 100.0 for a in archs])}
+
+    preflight(space, {"macs": 5}, known)
+    with pytest.raises(InfeasibleLimitsError, match="nearest reachable: 1\\)"):
+        preflight(space, {"macs": 0.5}, known)
+    with pytest.raises(InfeasibleLimitsError):  # what is not looked at is not found
+        sample_feasible(space, np.random.default_rng(0), {"macs": 5}, known, exhaustive=False)
+
+
 def test_a_deeper_network_that_is_cheaper_than_the_smallest_is_found():
     stages = (Stage((1, 3), (8,)), Stage((1, 2), (64,)), Stage((1, 2), (8, 16), (3, 5)))
     space = NetworkSpace("o", stages, 3, 1, 32, 10)
@@ -144,6 +158,10 @@ def test_a_deeper_network_that_is_cheaper_than_the_smallest_is_found():
     assert least < cost.macs(space, space.smallest())
     known = partial(cost.costs, space)
     preflight(space, {"macs": least}, known)
+    preflight(space, {"macs": 1242192}, known)
+    for seed in range(5):
+        arch = sample_feasible(space, np.random.default_rng(seed), {"macs": 1242192}, known)
+        assert cost.macs(space, arch) <= 1242192
     with pytest.raises(InfeasibleLimitsError) as raised:
         preflight(space, {"macs": least - 1}, known)
     assert raised.value.nearest["macs"] == least

@@ -149,7 +149,7 @@ class RayPool:
         try:
             answer = ray.get(ref)
         except RayTaskError as error:  # outside of what the worker catches: the answer could not be pickled
-            answer = describe(error.cause) if error.cause else str(error)
+            answer = describe(error.cause or error)
         except RayError as error:
             self._replace(actor, task, error)
             return self._retry(task, error)

@@ -12,13 +12,11 @@ import numpy as np
 from nas.problem import Problem
 from nas.trial import Trial
 from search_spaces.arch import ArchLike
-from search_spaces.feasible import InfeasibleLimitsError, sample_feasible, violations
+from search_spaces.feasible import ENUMERABLE, InfeasibleLimitsError, chunks, sample_feasible, violations
 
 _BATCHES = (2, 8, 32)  # candidates costed at once: the first is mostly enough, the last makes a hard search cheap
 _SAMPLES = 4  # then: independent feasible samples
-_ENUMERABLE = 100_000  # then, for spaces up to this size: every architecture
-_WALK = (64, 16)  # or, for larger ones: this many steps of this many mutants
-_CHUNK = 4096  # architectures costed at once while enumerating
+_WALK = (64, 16)  # then, where the space is too large to list: this many steps of this many mutants
 
 
 class Strategy(ABC):
@@ -57,7 +55,7 @@ class Strategy(ABC):
             if found is not None:
                 return found
         for _ in range(_SAMPLES):
-            with suppress(InfeasibleLimitsError):  # not found is not proven: listing the space may still find some
+            with suppress(InfeasibleLimitsError):  # not found is not proven: `_unexplored` may still find some
                 arch = self._sample(rng)
                 if arch.key not in taken:
                     return arch
@@ -73,11 +71,12 @@ class Strategy(ABC):
         return [arch for arch, excess in zip(archs, violations(cost, archs, limits)) if excess == 0]
 
     def _sample(self, rng: np.random.Generator) -> ArchLike:
-        found: ArchLike = sample_feasible(self.problem.space, rng, self.problem.limits, self.problem.cost)
+        problem = self.problem  # which `_unexplored` lists once, rather than every trial anew
+        found: ArchLike = sample_feasible(problem.space, rng, problem.limits, problem.cost, exhaustive=False)
         return found
 
     def _unexplored(self, rng: np.random.Generator, taken: Container[str]) -> ArchLike | None:
-        if self.problem.space.size() > _ENUMERABLE:
+        if self.problem.space.size() > ENUMERABLE:
             return self._walk(rng, taken)
         if self._remaining is None:
             self._remaining = self._enumerate()
@@ -102,8 +101,7 @@ class Strategy(ABC):
         """Every feasible architecture of the space, in an order that the seed alone decides."""
         space = self.problem.space
         genes: list[tuple[int, ...]] = []
-        every = space.enumerate()
-        while chunk := list(itertools.islice(every, _CHUNK)):
+        for chunk in chunks(space):
             genes += [space.encode(arch) for arch in self._feasible(chunk)]
         table = np.array(genes, dtype=np.int32)  # as numbers, because 100,000 architectures take 100 MB
         for row in np.random.default_rng(self.seed).permutation(len(table)):
