@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import json
 import logging
 import os
@@ -86,8 +87,8 @@ class JournalReader(BaseJournalBackend):
         yield from map(json.loads, self._lines[log_number_from:])
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Is not there: one process writes, with `JournalWriter`."""
-        raise NotImplementedError
+        """Raises UnsupportedOperation: one process writes, with `JournalWriter`."""
+        raise io.UnsupportedOperation("this study was opened for reading")
 
 
 def _lock(path: Path) -> IO[str]:
