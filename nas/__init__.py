@@ -1,7 +1,7 @@
 """What to try and what people touch: strategies, store, search loop, export and the command line.
 
 The public functions, imported when first used so that `import nas` stays light:
-`train`, `search`, `search_run`, `open_study`, `load_study`, `export_subnet`.
+`train`, `search`, `search_run`, `open_study`, `load_study`, `export_subnet`, `trust_run`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ _PUBLIC = {
     "search": "nas.study",
     "search_run": "nas.searching",
     "train": "nas.training",
+    "trust_run": "nas.trust",
 }
 
 __all__ = list(_PUBLIC)

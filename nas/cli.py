@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import os
-import shlex
 import signal
 import sys
 from pathlib import Path
@@ -14,6 +12,14 @@ from types import FrameType
 from typing import Annotated, Any
 
 import typer
+
+from nas.cli_train import train
+from nas.cli_trust import trust
+from nas.terminal import next_step as _next
+from nas.terminal import print_json as _print_json
+from nas.terminal import quoted as _quoted
+from nas.terminal import say_stopping as _say_stopping
+from nas.terminal import stderr as _stderr
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,49 +47,8 @@ def spaces(as_json: Json = False) -> None:
         _next("nas train --space NAME --data digits|cifar10:DIR|folder:DIR -o RUN")
 
 
-@app.command()
-def train(
-    out: Annotated[Path, typer.Option("-o", "--out", help="Run folder to make, or to continue with --resume.")],
-    space: Annotated[str | None, typer.Option(help="Name of a space (`nas spaces`), or a .yaml file.")] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="digits, cifar10[:ROOT], cifar100[:ROOT], fashion_mnist[:ROOT], folder:DIR or npz:FILE."),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training split.", show_default="30")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step.", show_default="128")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate.", show_default="0.1")] = None,
-    seed: Seed = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    image_size: Annotated[
-        int | None, typer.Option(help="Resize images to this many pixels a side.", show_default="the data's own")
-    ] = None,
-    download: Annotated[bool, typer.Option("--download", help="Fetch a missing torchvision data set.")] = False,
-    skip_corrupt: Annotated[
-        bool | None, typer.Option("--skip-corrupt", help="Leave out unreadable images and count them.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
-) -> None:
-    """Train the supernet of a space on a data set."""
-    from nas.progress import TrainingProgress
-    from nas.signals import stop_requests
-    from nas.training import train as run_training
-
-    recipe = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed}
-    console = _stderr()
-    with stop_requests(_say_stopping) as should_stop, TrainingProgress(console, out / "tensorboard") as progress:
-        run = run_training(
-            space, data, out, resume=resume, device=device, image_size=image_size, skip_corrupt=skip_corrupt,
-            download=download, on_start=progress.start, on_record=progress.record, should_stop=should_stop,
-            **{name: value for name, value in recipe.items() if value is not None},
-        )  # fmt: skip
-    from nas.plots import save_training
-    from nas.quantities import show_quantity
-    from search_spaces import cost
-
-    save_training(run.metrics, run.path / "training.png", f"{run.space.name} on {run.data.name}")
-    print(f"picture: {run.path / 'training.png'}")
-    _next(f"nas search {_quoted(run.path)} --max-macs {show_quantity(cost.macs(run.space, run.space.largest()) // 8)}")
-
+app.command()(train)
+app.command()(trust)
 
 StudyName = Annotated[str, typer.Option(help="Name of the study within the run.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `nas train`.")]
@@ -103,6 +68,7 @@ def search(
     objective: Annotated[
         list[str] | None, typer.Option(help="top1, macs or params; repeat it.", show_default="top1, macs")
     ] = None,
+    score: Annotated[str, typer.Option(help="inherited, or calibrated by `nas trust`.")] = "inherited",
     seed: Annotated[int, typer.Option(help="Decides every proposal.")] = 0,
     address: Annotated[str, typer.Option(envvar="RAY_ADDRESS", help="Ray: local, auto or host:6379.")] = "local",
 ) -> None:
@@ -120,8 +86,8 @@ def search(
     with stop_requests(_say_stopping) as stop, SearchProgress(_stderr(), n_trials) as progress:
         study = search_run(
             opened, n_trials=n_trials, study_name=study_name, strategy=strategy, limits=limits,
-            objectives=objective or DEFAULT_OBJECTIVES, num_workers=num_workers, seed=seed, address=address,
-            on_trial=progress.trial, stop=stop,
+            objectives=objective or DEFAULT_OBJECTIVES, num_workers=num_workers, score=score, seed=seed,
+            address=address, on_trial=progress.trial, stop=stop,
         )  # fmt: skip
     if study.outcome == "stopped":
         from nas.training import Interrupted
@@ -261,28 +227,6 @@ def _exit_code(error: Exception) -> int | None:
 def _fail(message: str, code: int) -> None:
     print(message if code == 130 else f"error: {message}", file=sys.stderr)
     sys.exit(code)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value))
-
-
-def _quoted(path: Path) -> str:
-    return shlex.quote(str(path))
-
-
-def _next(command: str) -> None:
-    print(f"next: {command}", file=sys.stderr)
-
-
-def _say_stopping() -> None:
-    print("\nstopping after this step; once more to stop at once", file=sys.stderr)
-
-
-def _stderr() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)
 
 
 if __name__ == "__main__":

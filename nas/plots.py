@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, PercentFormatter
 
 from nas.quantities import show_quantity
+from nas.searching import INTERVAL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,12 +42,19 @@ def save_front(study: Study, path: Path, title: str) -> None:
     axes.plot(
         [_value(t, x) for t in front], [_value(t, y) for t in front], "-o", color=BLUE, lw=2, ms=6, label="Pareto front"
     )
+    calibrated = y == "top1" and any("top1_std" in t.metrics for t in front)
+    if calibrated:
+        bars = [INTERVAL * t.metrics["top1_std"] for t in front]
+        where = [_value(t, x) for t in front], [_value(t, y) for t in front]
+        axes.errorbar(*where, bars, fmt="none", ecolor=BLUE, alpha=0.5, label="95 % of the calibration")
     for metric, line in ((x, axes.axvline), (y, axes.axhline)):
         if metric in study.limits:
             limit = study.limits[metric]
             line(limit, color=ORANGE, ls="--", lw=1.5, label=f"limit {show_quantity(limit)}")
     _format(axes, x, "x")
     _format(axes, y, "y")
+    if calibrated:
+        axes.set_ylabel("calibrated top-1")
     axes.set_title(title, loc="left", fontsize=12, parse_math=False)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.savefig(path, dpi=150)
@@ -57,16 +66,18 @@ def save_training(metrics: Path, path: Path, title: str) -> None:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     for key, name, color in (
-        ("loss_max", "largest (labels)", BLUE),
-        ("loss_random", "random (distilled)", GREY),
-        ("loss_min", "smallest (distilled)", ORANGE),
+        ("loss_max", "largest", BLUE),
+        ("loss_random", "random", GREY),
+        ("loss_min", "smallest", ORANGE),
     ):
-        points = [(r["step"], r[key]) for r in records if key in r]
-        left.plot(*zip(*points), color=color, lw=1.2, label=name)
+        if points := [(r["step"], r[key]) for r in records if key in r]:  # a step plan need not train all three
+            left.plot(*zip(*points), color=color, lw=1.2, label=name)
+    for step in [r["step"] for r in records if "rollback" in r]:
+        left.axvline(step, color="black", ls=":", lw=1, label="rollback")
     for key, name, color in (("val_top1_max", "largest", BLUE), ("val_top1_min", "smallest", ORANGE)):
         points = [(r["epoch"], r[key]) for r in records if key in r]
         right.plot(*zip(*points), "-o", color=color, ms=3, label=name)
-    left.set(xlabel="step", ylabel="cross-entropy")
+    left.set(xlabel="step", ylabel="training loss")
     right.set(xlabel="epoch", ylabel="validation top-1")
     right.yaxis.set_major_formatter(PercentFormatter(1.0))
     left.set_title(title, loc="left", fontsize=12, parse_math=False)
@@ -74,6 +85,32 @@ def save_training(metrics: Path, path: Path, title: str) -> None:
         _clean(axes)
         axes.legend(frameon=False)
     figure.savefig(path, dpi=150)
+
+
+def save_trust(report: Mapping[str, Any], path: Path, title: str) -> None:
+    """Draws stand-alone against inherited accuracy, coloured by MACs, with the report's figures in the title."""
+    figure, axes = _figure()
+    inherited, standalone, macs = ([row[n] for row in report["archs"]] for n in ("inherited", "standalone", "macs"))
+    dots = axes.scatter(inherited, standalone, c=macs, cmap="viridis", norm="log", s=60, edgecolor="black", lw=0.5)
+    bar = figure.colorbar(dots, ax=axes, label=_LABELS["macs"])
+    bar.locator = LogLocator(subs=(1, 2, 5))
+    bar.formatter = FuncFormatter(lambda value, _: show_quantity(value))
+    bar.minorticks_off()
+    axes.set(xlabel="inherited top-1 (shared weights)", ylabel="stand-alone top-1 (trained alone)")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+    names = {"kendall": "Kendall", "spearman": "Spearman", "null_kendall": "MACs alone: Kendall"}
+    lines = (title, ", ".join(_correlation(name, report[key]) for key, name in names.items()),
+             f"{report['n']} architectures, each trained alone for {report['epochs']} epochs")  # fmt: skip
+    axes.set_title("\n".join(lines), loc="left", fontsize=10, parse_math=False)
+    figure.savefig(path, dpi=150)
+
+
+def _correlation(name: str, figure: Mapping[str, Any]) -> str:
+    if figure["value"] is None:
+        return f"{name} none"
+    low, high = figure["interval"]
+    return f"{name} {figure['value']:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _axes_of(study: Study) -> tuple[str, str]:

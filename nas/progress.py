@@ -55,13 +55,18 @@ class TrainingProgress:
         self._bar.start()
 
     def record(self, values: dict[str, Any]) -> None:
-        """One metric record of `supernet.train.fit`."""
+        """One metric record of `supernet.fit.fit`."""
         step = values["step"]
         for name, value in values.items():
-            if name not in ("step", "epoch"):
+            if name not in ("step", "epoch", "reason"):
                 self._writer.add_scalar(name, value, step)
-        if "loss_max" in values:
-            note = f"epoch {values['epoch']}  loss {values['loss_max']:.3f}  {values['images_per_s']:.0f} images/s"
+        if "rollback" in values:
+            self._bar.update(self._task, completed=step)
+            again = f"back to step {step} with half the learning rate (rollback {values['rollback']})"
+            self._console.print(f"{values['reason']}: {again}", style="yellow", highlight=False)
+        elif "images_per_s" in values:
+            loss = values.get("loss_max", values.get("loss_random"))
+            note = f"epoch {values['epoch']}  loss {loss:.3f}  {values['images_per_s']:.0f} images/s"
             self._bar.update(self._task, completed=step, note=note)
         elif not self._quiet:
             scores = f"largest {values['val_top1_max']:.1%}, smallest {values['val_top1_min']:.1%}"

@@ -12,19 +12,26 @@ from typing import TYPE_CHECKING, Any, cast
 from nas import strategies
 from nas.problem import Problem
 from nas.run import Run, RunError
+from nas.trust_report import load_calibration, require_calibration
 from search_spaces import cost as network_cost
 from search_spaces.arch import Arch
 from search_spaces.feasible import preflight
 
 if TYPE_CHECKING:
+    from nas.calibration import Calibration
+    from nas.derived import Derivation
     from nas.study import Study
     from nas.trial import Trial
+    from supernet.data import ImageData
+    from supernet.mixture import SharedWeights
     from workers.evaluator import EvaluatorSpec
 
 EVALUATED = ("top1",)
+SCORES = ("inherited", "calibrated")
 DIRECTIONS = {"top1": "maximize", "macs": "minimize", "params": "minimize"}
 DEFAULT_OBJECTIVES = ("top1", "macs")
 LOOKAHEAD = 8
+INTERVAL = 1.96  # standard deviations on either side: 95 % of a normal distribution
 
 
 def search_run(
@@ -36,6 +43,7 @@ def search_run(
     limits: Mapping[str, float] | None = None,
     objectives: tuple[str, ...] | list[str] = DEFAULT_OBJECTIVES,
     num_workers: int | None = None,
+    score: str = "inherited",
     seed: int = 0,
     address: str = "local",
     on_trial: Callable[[Trial], None] | None = None,
@@ -46,6 +54,8 @@ def search_run(
     Each architecture is exported, its batch norms are recalibrated on the calibration split, and it is scored on the
     search-validation split: `top1` from 0 to 1. `macs` and `params` are known beforehand.
     limits: upper limits on any of these. objectives: their names, the most important first.
+    score: "inherited", or "calibrated": `top1` then is the stand-alone accuracy that the calibration of `nas trust`
+    predicts, `top1_std` its standard deviation, and `top1_inherited` what was measured. A study has one of the two.
     num_workers: Ray actors of one CPU each; by default one for each CPU, 0 evaluates in this process.
     The other parameters, and what is raised beside RunError and CheckpointError: `nas.study.search`.
     """
@@ -59,12 +69,18 @@ def search_run(
     problem = Problem(run.space, directions, limits or {}, cost, EVALUATED)
     strategies.get(strategy, problem, seed)
     preflight(run.space, problem.limits, cost)
+    if score not in SCORES:
+        raise ValueError(f"unknown score {score!r}; valid: {', '.join(SCORES)}")
+    if score == "calibrated":
+        require_calibration(run)
     if num_workers is None:
         num_workers = min(os.cpu_count() or 1, LOOKAHEAD)
 
     from nas.study import search
 
+    _check_score(run, study_name, score)
     spec, context = evaluator_spec(run)
+    derive = calibrated(load_calibration(run, context["weights"])) if score == "calibrated" else None
     return search(
         run.space,
         spec,
@@ -77,6 +93,7 @@ def search_run(
         storage=storage,
         study_name=study_name,
         context=context,
+        derive=derive,
         cache=run.evaluations,
         num_workers=num_workers,
         address=address,
@@ -89,13 +106,41 @@ def search_run(
 def evaluator_spec(run: Run) -> tuple[EvaluatorSpec, dict[str, str]]:
     """How workers build the run's evaluator, and what its results depend on: the weights and the split."""
     from nas.training import load_trained
+
+    return evaluator_of(run, *load_trained(run))
+
+
+def evaluator_of(
+    run: Run, supernet: SharedWeights, state: Mapping[str, Any], data: ImageData
+) -> tuple[EvaluatorSpec, dict[str, str]]:
+    """`evaluator_spec` of what `load_trained` gave."""
     from supernet.evaluate import evaluator_from_arrays, shared_arrays
     from workers.evaluator import EvaluatorSpec
 
-    supernet, state, data = load_trained(run)
-    factory = functools.partial(evaluator_from_arrays, run.space.to_dict(), data.mean, data.std, "cpu")
+    factory = functools.partial(
+        evaluator_from_arrays, run.space.to_dict(), data.mean, data.std, "cpu", members=run.recipe.members
+    )
     spec = EvaluatorSpec(factory, shared_arrays(supernet.state_dict(), data))
     return spec, {"weights": state["weights_hash"][:16], "data": state["data"][:16], "split": "validation"}
+
+
+def calibrated(calibration: Calibration) -> Derivation:
+    """`top1` as the calibration predicts it, beside `top1_inherited` and `top1_std`."""
+    from nas.derived import Derivation
+
+    def apply(arch: Any, metrics: Mapping[str, float]) -> dict[str, float]:
+        mean, std = calibration.predict([arch], [metrics["top1"]])
+        return {"top1": float(mean[0]), "top1_std": float(std[0]), "top1_inherited": metrics["top1"]}
+
+    return Derivation({"score": "calibrated", "calibration": calibration.identity}, apply)
+
+
+def score_of(study: Study) -> str | None:
+    """Which of `SCORES` a study's `top1` is; None while no trial has one."""
+    scored = [trial for trial in study.trials if "top1" in trial.metrics]
+    if not scored:
+        return None
+    return "calibrated" if "top1_std" in scored[0].metrics else "inherited"
 
 
 def open_study(run: Run | str | Path, study_name: str = "default") -> Study:
@@ -135,17 +180,38 @@ def pick_arch(
     return cast(Arch, study.trials[cast(int, trial)].arch)
 
 
+def _check_score(run: Run, study_name: str, score: str) -> None:
+    """Refuses to go on with a study that was searched with the other score."""
+    if not run.study(study_name).exists():
+        return
+    before = score_of(open_study(run, study_name))
+    if before not in (None, score):
+        raise RunError(
+            f"study {study_name!r} was searched with the {before} score and cannot go on with the {score} one; "
+            f"use --score {before}, or another --study-name"
+        )
+
+
 def summarize(study: Study) -> dict[str, Any]:
-    """The study as plain JSON types: objectives, limits, number of trials by state, and the front."""
-    front = [
-        {"number": t.number, "key": t.arch.key, "metrics": dict(t.metrics), "arch": t.arch.to_dict()}
-        for t in study.front()
-    ]
+    """The study as plain JSON types: objectives, limits, which score, number of trials by state, and the front.
+
+    A calibrated `top1` has its 95 % interval, mean ± 1.96 standard deviations, as `top1_interval`.
+    """
     return {
         "objectives": dict(study.objectives),
         "limits": dict(study.limits),
+        "score": score_of(study),
         "n_trials": len(study.trials),
         "n_failed": sum(t.state == "failed" for t in study.trials),
         "best": study.best.number if study.best else None,
-        "front": front,
+        "front": [_summary(trial) for trial in study.front()],
     }
+
+
+def _summary(trial: Trial) -> dict[str, Any]:
+    metrics = trial.metrics
+    row = {"number": trial.number, "key": trial.arch.key, "metrics": dict(metrics), "arch": trial.arch.to_dict()}
+    if "top1_std" in metrics:
+        half = INTERVAL * metrics["top1_std"]
+        row["top1_interval"] = [metrics["top1"] - half, metrics["top1"] + half]
+    return row

@@ -33,8 +33,8 @@ class GivenSpace:
 
     @property
     def image_size(self) -> int | None:
-        """Pixels, where the space fixes them."""
-        return self.fields.get("image_size")
+        """Pixels, where the space fixes them: its own, or the largest of its resolutions."""
+        return self.fields.get("image_size") or max(self.fields.get("resolutions") or (0,)) or None
 
     def build(self, in_channels: int, image_size: int, num_classes: int) -> NetworkSpace:
         """The space for this data. Raises ValueError naming a field that says otherwise."""
@@ -67,7 +67,8 @@ def _read(path: Path) -> Mapping[str, Any]:
     try:
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
         # any data shape will do here: this checks the choices, and that no field is misspelt
-        shape = {"image_size": 1 << 12, **fields} if isinstance(fields, Mapping) else fields
+        anything = isinstance(fields, Mapping) and not fields.get("resolutions")
+        shape = {"image_size": 1 << 12, **fields} if anything else fields
         NetworkSpace.from_dict(shape)
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read the space {path}: {error}") from None

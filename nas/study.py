@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from nas import loop, pareto, strategies
 from nas.cache import EvaluationCache
+from nas.derived import Derivation, DerivingStore
 from nas.problem import Problem, batch_cost
 from nas.store import Identity, JournalStore, MemoryStore, read_study
 from nas.trial import Trial
@@ -62,6 +63,7 @@ def search(
     storage: Path | str | None = None,
     study_name: str = "default",
     context: Mapping[str, str] | None = None,
+    derive: Derivation | None = None,
     cache: Path | str | None = None,
     num_workers: int = 0,
     num_cpus: float = 1,
@@ -85,6 +87,7 @@ def search(
     metrics: what `evaluate` returns, where that is known: a misspelt objective or limit is then refused at once.
     storage: journal file of the study; None keeps it in memory.
     context: what else the results depend on, such as a checkpoint's hash; part of the study's identity.
+    derive: metrics that this process computes from an evaluation's, which the cache keeps as it was.
     cache: file of evaluations to share with other searches of the same `context`, which then must be given. By
         default a study with a `storage` has a file beside it of its own.
     num_workers: 0 evaluates in this process, otherwise the number of Ray actors, each with `num_cpus` and `num_gpus`.
@@ -109,17 +112,20 @@ def search(
     searcher = strategies.get(strategy, problem, seed)
     preflight(space, problem.limits, problem.cost)
     identity = Identity(
-        study_name, space.to_dict(), problem.objectives, problem.limits, strategy, seed, lookahead, context or {}
-    )
+        study_name, space.to_dict(), problem.objectives, problem.limits, strategy, seed, lookahead,
+        {**(context or {}), **(derive.context if derive else {})},
+    )  # fmt: skip
     spec = _spec(evaluate, next(iter(problem.objectives)))
     with ExitStack() as stack:
         store = MemoryStore() if storage is None else JournalStore(storage, identity, space)
         stack.callback(store.close)
         evaluations = stack.enter_context(closing(_cache(cache, context, storage, store.uid)))
         pool = stack.enter_context(_pool(spec, num_workers, num_cpus, num_gpus, address))
+        recorded = DerivingStore(store, problem, derive) if derive else store
         outcome = loop.run(
-            problem, searcher, pool, store, n_trials, lookahead, evaluations, on_trial=on_trial, stop=stop
-        )
+            problem, searcher, pool, recorded, n_trials, lookahead, evaluations,
+            on_trial=on_trial and (lambda trial: on_trial(store.trials[trial.number])), stop=stop,
+        )  # fmt: skip
     return Study(problem.objectives, problem.limits, store.trials, outcome)
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nas.quantities import show_quantity
+from nas.trust_report import quoted_text
 
 if TYPE_CHECKING:
     from nas.export import Certificate
@@ -33,18 +34,50 @@ def print_spaces(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def print_front(study: Study) -> None:
-    """The front, best by the first objective first."""
-    table = _table("trial", "top-1", "MACs", "params", "architecture")
-    metrics = ("top1", "macs", "params")
+    """The front, best by the first objective first; a calibrated score with its 95 % interval."""
+    from nas.searching import INTERVAL, score_of
+
+    front, calibrated = study.front(), score_of(study) == "calibrated"
+    table = _table("trial", "top-1", *(("95 %", "inherited") if calibrated else ()), "MACs", "params", "architecture")
     first, direction = next(iter(study.objectives.items()))
     sign = -1 if direction == "maximize" else 1
-    for trial in sorted(study.front(), key=lambda t: sign * t.metrics[first]):
-        shown = (_show(name, trial.metrics[name]) if name in trial.metrics else "" for name in metrics)
-        table.add_row(str(trial.number), *shown, trial.arch.key)
+    for trial in sorted(front, key=lambda t: sign * t.metrics[first]):
+        top1, macs, params = (
+            _show(name, trial.metrics[name]) if name in trial.metrics else "" for name in ("top1", "macs", "params")
+        )
+        extra: tuple[str, ...] = ()
+        if calibrated:
+            extra = (f"± {INTERVAL * trial.metrics['top1_std']:.2%}", f"{trial.metrics['top1_inherited']:.2%}")
+        table.add_row(str(trial.number), top1, *extra, macs, params, trial.arch.key)
     console.print(table)
     failed = sum(trial.state == "failed" for trial in study.trials)
     limits = ", ".join(f"{name} ≤ {show_quantity(value)}" for name, value in study.limits.items()) or "no limits"
     console.print(f"{len(study.trials)} trials, {failed} failed; {limits}", highlight=False)
+
+
+def print_trust(report: Mapping[str, Any]) -> None:
+    """The figures of a trust report, as `nas.trust_report.figures` gives them."""
+    ceiling, calibration = report["noise_ceiling"], report["calibration"]
+    table = _table("rank correlation with stand-alone accuracy", "Kendall", "95 %", "Spearman")
+    for name, tau, rho in (
+        ("inherited accuracy", report["kendall"], report["spearman"]),
+        ("MACs alone (the null)", report["null_kendall"], None),
+        ("calibrated, each left out once", {"value": calibration["leave_one_out_kendall"]}, None),
+        ("a second reading of the same (noise ceiling)", {"value": ceiling["kendall"]}, {"value": ceiling["spearman"]}),
+    ):
+        low_high = " to ".join(_figure(v) for v in tau.get("interval", ()))
+        table.add_row(name, _figure(tau["value"]), low_high, _figure(rho["value"]) if rho else "")
+    console.print(table)
+    console.print(
+        f"{report['n']} architectures, each trained alone for {report['epochs']} epochs; accuracies on "
+        f"{report['images']} search-validation images; calibration error {calibration['leave_one_out_rmse']:.2%}",
+        highlight=False,
+    )
+    bins = _table("MACs from", "to", "archs", "stand-alone minus inherited", "least", "most")
+    for row in report["bins"]:
+        gaps = (f"{row[name]:+.2%}" for name in ("gap_mean", "gap_min", "gap_max"))
+        bins.add_row(show_quantity(row["macs_min"]), show_quantity(row["macs_max"]), str(row["n"]), *gaps)
+    console.print(bins)
 
 
 def print_certificate(c: Certificate) -> None:
@@ -56,6 +89,7 @@ def print_certificate(c: Certificate) -> None:
     table.add_row("parameters: planned = counted", f"{c.params:,} = {c.counted_params:,}")
     table.add_row("largest |Δ logit|, run standalone", f"{c.max_delta:.1e} on {c.check_images} images")
     table.add_row("weights file", f"{show_quantity(c.weights_bytes)} bytes")
+    table.add_row("trust in the supernet's ranking", quoted_text(c.trust))
     console.print(table)
 
 
@@ -69,3 +103,7 @@ def _table(*columns: str) -> Table:
 
 def _show(metric: str, value: float) -> str:
     return f"{value:.2%}" if metric == "top1" else show_quantity(value)
+
+
+def _figure(value: float | None) -> str:
+    return "none" if value is None else f"{value:.2f}"

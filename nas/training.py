@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,8 @@ from supernet.recipe import TrainConfig
 if TYPE_CHECKING:
     from search_spaces.network import NetworkSpace
     from supernet.data import ImageData
-    from supernet.model import Supernet
+    from supernet.distributed import Ranks
+    from supernet.mixture import SharedWeights
     from supernet.train import Trainer
 
 log = logging.getLogger(__name__)
@@ -52,29 +55,45 @@ def train(
     should_stop: polled after every step; True ends the call with `Interrupted`, after a checkpoint.
     Raises ValueError for a bad name or value, RunError for a folder in use, DataError for unusable images, and
     TrainingError when the loss is not finite or the run cannot be resumed.
+    Where torchrun or Ray Train started this process among others, they train together: rank 0 makes the folder, which
+    all must see, writes and calls `on_start` and `on_record`.
     """
-    if resume:
-        run = Run.open(out)
-        _check_resumed(run, space, data, {"image_size": image_size, "skip_corrupt": skip_corrupt}, recipe)
-        trainer = _trainer(run.space, load_data(run, download), run.recipe, device)
-    else:
-        options, trainer = _new_trainer(space, data, out, device, image_size, bool(skip_corrupt), download, recipe)
-        classes = list(trainer.data.classes)
-        run = Run.create(out, trainer.supernet.space, options, trainer.config, classes)
+    new = None
+    if not resume and is_main_process():
+        new = _check_new(space, data, out, image_size, bool(skip_corrupt), recipe)
 
     from supernet import checkpoint
-    from supernet.train import Hooks, fit
+    from supernet.distributed import joined
+    from supernet.fit import Hooks, fit
 
-    with writing(run):
+    with joined(device) as ranks:
+        if new:
+            trainer = _new_trainer(*new, device, download, ranks)
+            classes = list(trainer.data.classes)
+            run = Run.create(out, trainer.supernet.space, new[1], trainer.config, classes)
+        ranks.wait()  # for the folder
+        if not new:
+            run = Run.open(out)
+            if resume:
+                _check_resumed(run, space, data, {"image_size": image_size, "skip_corrupt": skip_corrupt}, recipe)
+            trainer = _trainer(run.space, load_data(run, download), run.recipe, device, ranks)
         if resume and checkpoint.exists(run.checkpoint):
             trainer.restore(run.checkpoint)
-        on_start(trainer.step, trainer.total_steps)
-        if not fit(trainer, run.checkpoint, run.metrics, Hooks(on_record, should_stop)):
-            raise Interrupted(
-                f"stopped at step {trainer.step} of {trainer.total_steps}; "
-                f"continue with: nas train -o {shlex.quote(str(run.path))} --resume"
-            )
+        with writing(run) if ranks.is_main else nullcontext():
+            if ranks.is_main:
+                on_start(trainer.step, trainer.total_steps)
+            done = fit(trainer, run.checkpoint, run.metrics, Hooks(on_record, should_stop))
+    if not done:
+        raise Interrupted(
+            f"stopped at step {trainer.step} of {trainer.total_steps}; "
+            f"continue with: nas train -o {shlex.quote(str(run.path))} --resume"
+        )
     return run
+
+
+def is_main_process() -> bool:
+    """Whether this is rank 0 of a distributed run, which writes files and shows progress, or no part of any."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def load_data(run: Run, download: bool = False) -> ImageData:
@@ -82,7 +101,7 @@ def load_data(run: Run, download: bool = False) -> ImageData:
     return _prepare(run.data, run.recipe.seed, download)
 
 
-def load_trained(run: Run) -> tuple[Supernet, dict[str, Any], ImageData]:
+def load_trained(run: Run) -> tuple[SharedWeights, dict[str, Any], ImageData]:
     """The run's supernet, its checkpoint's state, and the very images it was trained with.
 
     Raises CheckpointError for a checkpoint that cannot be read, and RunError for one of another space, or when the
@@ -105,39 +124,46 @@ def load_trained(run: Run) -> tuple[Supernet, dict[str, Any], ImageData]:
     return supernet, state, images
 
 
-def _new_trainer(
+def _check_new(
     space: str | SpaceSource | None,
     data: str | None,
     out: str | Path,
-    device: str,
     image_size: int | None,
     skip_corrupt: bool,
-    download: bool,
     recipe: Mapping[str, Any],
-) -> tuple[DataOptions, Trainer]:
-    """Everything that settings can make fail, before the run folder is made; the cheap checks come first."""
+) -> tuple[SpaceSource, DataOptions, TrainConfig]:
+    """The settings of a new run, checked as far as that is cheap."""
     if space is None or data is None:
         raise ValueError("a new run needs a space and a data set: --space and --data")
     source = resolve(space)
     config = TrainConfig(**recipe)
     options = DataOptions(data, image_size or source.image_size, skip_corrupt)
     require_empty(Path(out), "continue that run with --resume, or name another folder")
+    return source, options, config
+
+
+def _new_trainer(
+    source: SpaceSource, options: DataOptions, config: TrainConfig, device: str, download: bool, ranks: Ranks
+) -> Trainer:
+    """Everything else that settings can make fail, before the run folder is made."""
     from supernet.train import resolve_device
 
     resolve_device(device)
     images = _prepare(options, config.seed, download)
     network = source.build(images.in_channels, images.image_size, images.num_classes)
-    return options, _trainer(network, images, config, device)
+    return _trainer(network, images, config, device, ranks)
 
 
-def _trainer(space: NetworkSpace, images: ImageData, config: TrainConfig, device: str) -> Trainer:
+def _trainer(space: NetworkSpace, images: ImageData, config: TrainConfig, device: str, ranks: Ranks) -> Trainer:
     import torch
 
-    from supernet.model import Supernet
+    from supernet.mixture import make_supernet
+    from supernet.teacher import load_teacher
     from supernet.train import Trainer
 
+    teacher = load_teacher(config.teacher, images) if config.teacher else None
     torch.manual_seed(config.seed)  # the initial weights
-    return Trainer(Supernet(space), images, config, device)
+    return Trainer(make_supernet(space, config.members), images, config, device, teacher, ranks)
 
 
 def _prepare(options: DataOptions, seed: int, download: bool) -> ImageData:

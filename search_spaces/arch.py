@@ -56,7 +56,7 @@ class Arch:
         return f"{text}_r{self.resolution}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Lists and integers; an empty `expand` is left out."""
+        """Lists and numbers; an empty `expand` or `pool` is left out."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items() if v != ()}
 
     @classmethod
@@ -76,7 +76,8 @@ class Arch:
             if not isinstance(items, list | tuple) or any(
                 isinstance(i, bool) or not isinstance(i, number) for i in items
             ):
-                shape = "an integer" if name == "resolution" else "a list of integers"
+                listed = "a list of numbers" if name == "expand" else "a list of integers"
+                shape = "an integer" if name == "resolution" else listed
                 raise ValueError(f"gene {name!r} must be {shape}, got {value!r}")
             values[name] = value if name == "resolution" else tuple(value)
         return cls(**{"pool": (), **values})

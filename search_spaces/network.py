@@ -1,55 +1,38 @@
-"""`NetworkSpace`: residual networks whose depth, width, kernel sizes and pooling positions are all elastic at once."""
+"""`NetworkSpace`: residual networks with elastic depth, width, kernel, expand ratio, downsampling and resolution."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from search_spaces import members
 from search_spaces.arch import Arch
+from search_spaces.blocks import HEAD_WIDTHS, STEM_HALVINGS, after_stride
 from search_spaces.space import Gene, Space
-
-_MOST = 1 << 16  # beyond this a misplaced zero is likelier than a network
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A run of blocks of equal width.
-
-    depths: how many blocks may be active; the first ones are. At least 1.
-    widths: channels to choose from.
-    kernels: odd kernel sizes to choose from, for each block on its own.
-    Every list is ascending and without repetition.
-    """
-
-    depths: tuple[int, ...]
-    widths: tuple[int, ...]
-    kernels: tuple[int, ...] = (3,)
-
-    def __post_init__(self) -> None:
-        for name in ("depths", "widths", "kernels"):
-            values = tuple(getattr(self, name))
-            object.__setattr__(self, name, values)
-            if not values or any(isinstance(v, bool) or not isinstance(v, int) or not 1 <= v <= _MOST for v in values):
-                raise ValueError(f"stage {name} must be positive integers of at most {_MOST}, got {values!r}")
-            if list(values) != sorted(set(values)):
-                raise ValueError(f"stage {name} must ascend without repetition, got {values!r}")
-        if even := [k for k in self.kernels if k % 2 == 0]:
-            raise ValueError(f"stage kernels must be odd, got {even[0]}")
+from search_spaces.stage import Stage, stage_from_dict
+from search_spaces.validity import canonical, check_choices, validate
 
 
 @dataclass(frozen=True)
 class NetworkSpace(Space[Arch]):
-    """Stem, stages of basic residual blocks with stride 1, and `num_pools` 2x2 max-pools before active blocks.
+    """A stem, stages of blocks, `num_pools` elastic 2x2 max-pools before active blocks, and a head.
 
     Depth keeps the first blocks of a stage (Once-for-All, Cai et al. 2020); a pool may stand before any active block
     and at most once there (Balanced Mixture of SuperNets, Javan et al. 2023). Block slots are numbered through all
     stages from 0, at the largest depth. Raises ValueError naming the field when a value makes no network.
+
+    num_pools: elastic downsamplings; those of the stem and of `Stage.stride` are fixed and come on top.
+    image_size: pixels a side, the largest resolution. resolutions: the choices, ascending up to image_size; empty
+        where the resolution is fixed.
+    stem, head: kinds of block, see `search_spaces.plan.stem` and `head`.
+    stem_width: channels of the stem, or None for as many as the first stage has; a mobile_stem needs a number.
+    head_widths: channels of mobile_head's first convolution and before its classifier; empty for "head".
     """
 
     name: str
@@ -58,22 +41,52 @@ class NetworkSpace(Space[Arch]):
     in_channels: int = 3
     image_size: int = 32
     num_classes: int = 10
+    resolutions: tuple[int, ...] = ()
+    stem: str = "stem"
+    stem_width: int | None = None
+    head: str = "head"
+    head_widths: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise ValueError(f"name must be a text, got {self.name!r}")
-        object.__setattr__(self, "stages", tuple(self.stages))
+        for field in ("stages", "resolutions", "head_widths"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
         if not self.stages:
             raise ValueError("stages: a network needs at least one stage")
         for field, low in (("num_pools", 0), ("in_channels", 1), ("image_size", 1), ("num_classes", 2)):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise ValueError(f"{field} must be an integer of at least {low}, got {value!r}")
+            _check_integer(field, getattr(self, field), low)
         fewest = sum(stage.depths[0] for stage in self.stages)
         if self.num_pools > fewest:
             raise ValueError(f"num_pools is {self.num_pools}, but the shallowest network has {fewest} blocks")
-        if self.image_size >> self.num_pools < 1:
-            raise ValueError(f"image_size {self.image_size} is too small for num_pools {self.num_pools}")
+        self._check_ends()
+        self._check_resolutions()
+
+    def _check_ends(self) -> None:
+        """The fields of stem and head."""
+        for field, valid in (("stem", STEM_HALVINGS), ("head", HEAD_WIDTHS)):
+            if getattr(self, field) not in valid:
+                raise ValueError(f"{field} is {getattr(self, field)!r}; valid: {', '.join(valid)}")
+        if self.stem_width is not None:
+            _check_integer("stem_width", self.stem_width, 1)
+        elif self.stem == "mobile_stem":
+            raise ValueError("stem_width: a mobile_stem needs a number of channels")
+        for width in self.head_widths:
+            _check_integer("head_widths", width, 1)
+        if len(self.head_widths) != HEAD_WIDTHS[self.head]:
+            raise ValueError(f"head_widths is {self.head_widths}, but {self.head} takes {HEAD_WIDTHS[self.head]}")
+
+    def _check_resolutions(self) -> None:
+        sizes = self.resolutions
+        for size in sizes:
+            _check_integer("resolutions", size, 1)
+        if sizes and (list(sizes) != sorted(set(sizes)) or sizes[-1] != self.image_size):
+            raise ValueError(f"resolutions must ascend to image_size {self.image_size}, got {sizes}")
+        least = self.resolution_choices[0]
+        # pools round down: where all strides come first they have the fewest pixels to work on
+        if after_stride(least, self._fixed_stride) >> self.num_pools < 1:
+            field = "resolutions: " if sizes else "image_size "
+            raise ValueError(f"{field}{least} is too small for num_pools {self.num_pools}")
 
     # Layout of the block slots
 
@@ -100,17 +113,42 @@ class NetworkSpace(Space[Arch]):
         """The slots in use at these depths, ascending."""
         return [slot for slots, d in zip(self._slots, depth) for slot in slots[:d]]
 
-    def projects(self, slot: int) -> bool:
-        """Whether the block's shortcut is a 1x1 convolution: first of a stage whose width can differ from the last."""
+    def inputs(self, slot: int) -> tuple[int, ...] | None:
+        """Channels that can enter the slot's block; None where they are those that leave it."""
         stage = self.stage_of[slot]
-        if stage == 0 or slot != self._slots[stage][0]:
-            return False
-        before, here = self.stages[stage - 1].widths, self.stages[stage].widths
-        return not (before == here and len(here) == 1)
+        if slot != self._slots[stage][0]:
+            return None
+        if stage:
+            return self.stages[stage - 1].widths
+        return (self.stem_width,) if self.stem_width else None
 
-    def size_at(self, level: int) -> int:
-        """Feature-map height and width in pixels after `level` poolings."""
-        return self.image_size >> level
+    def projects(self, slot: int) -> bool:
+        """Whether the block's input can have other channels than its output."""
+        before, here = self.inputs(slot), self.stages[self.stage_of[slot]].widths
+        return before is not None and not (before == here and len(here) == 1)
+
+    def stride(self, slot: int) -> int:
+        """The stage's stride in its first block, else 1."""
+        stage = self.stage_of[slot]
+        return self.stages[stage].stride if slot == self._slots[stage][0] else 1
+
+    def expands_of(self, slot: int) -> tuple[float, ...]:
+        """Expand ratios to choose from; (1,) where the block has none."""
+        return self.stages[self.stage_of[slot]].expands or (1,)
+
+    @cached_property
+    def has_expand(self) -> bool:
+        """Whether any block has an expand ratio."""
+        return any(stage.expands for stage in self.stages)
+
+    @cached_property
+    def resolution_choices(self) -> tuple[int, ...]:
+        """Input pixels a side to choose from."""
+        return self.resolutions or (self.image_size,)
+
+    @cached_property
+    def _fixed_stride(self) -> int:
+        return math.prod(stage.stride for stage in self.stages) << STEM_HALVINGS[self.stem]
 
     # Genes
 
@@ -122,89 +160,68 @@ class NetworkSpace(Space[Arch]):
             *(Gene(f"width{i}", s.widths, ordered=True) for i, s in enumerate(self.stages)),
             *(Gene(f"kernel{t}", self.stages[s].kernels, ordered=True) for t, s in enumerate(self.stage_of)),
             *(Gene(f"pool{i}", slots, ordered=True) for i in range(self.num_pools)),
+            *(Gene(f"expand{t}", self.expands_of(t), ordered=True) for t in slots if self.has_expand),
+            *(Gene("resolution", r, ordered=True) for r in (self.resolutions,) if len(r) > 1),
         )
 
     @property
     def genes(self) -> tuple[Gene, ...]:
-        """Depth and width per stage, kernel per slot, and the slot of each pool."""
+        """Depth and width per stage, kernel per slot, slot of each pool; expand per slot and resolution if elastic."""
         return self._genes
 
     def encode(self, arch: Arch) -> tuple[int, ...]:
         """Index of every gene's choice."""
-        values = (*arch.depth, *arch.width, *arch.kernel, *arch.pool)
+        resolution = (arch.resolution,) if len(self.resolutions) > 1 else ()
+        values = (*arch.depth, *arch.width, *arch.kernel, *arch.pool, *arch.expand, *resolution)
         return tuple(gene.choices.index(v) for gene, v in zip(self._genes, values, strict=True))
 
     def decode(self, indices: Sequence[int]) -> Arch:
         """The canonical architecture of these choices."""
-        values = [gene.choices[i] for gene, i in zip(self._genes, indices, strict=True)]
-        n, m = len(self.stages), self.num_slots
-        bounds = [0, n, 2 * n, 2 * n + m, len(values)]
-        depth, width, kernel, pool = (tuple(values[a:b]) for a, b in itertools.pairwise(bounds))
-        return self.canonical(Arch(depth, width, kernel, pool, self.image_size))  # type: ignore[arg-type]
+        values = iter([gene.choices[i] for gene, i in zip(self._genes, indices, strict=True)])
+        n, slots = len(self.stages), self.num_slots
+        lengths = (n, n, slots, self.num_pools, slots if self.has_expand else 0)
+        depth, width, kernel, pool, expand = (tuple(itertools.islice(values, length)) for length in lengths)
+        resolution = next(values, self.image_size)
+        return self.canonical(Arch(depth, width, kernel, pool, resolution, expand))  # type: ignore[arg-type]
 
     def canonical(self, arch: Arch) -> Arch:
         """`arch` with every gene that has no effect at its filler, so that equal networks are equal architectures.
 
-        The kernel of an inactive slot becomes the stage's smallest. A pool before an inactive slot, or before a slot
-        that has one already, moves to the next active slot that is free, or to the last such where none follows.
+        Kernel and expand of an inactive slot become the stage's smallest. A pool before an inactive slot, or before a
+        slot that has one already, moves to the next active slot that is free, or to the last such where none follows.
         """
-        active = self.active_slots(arch.depth)
-        is_active = set(active)
-        kernel = tuple(
-            k if slot in is_active else self.stages[self.stage_of[slot]].kernels[0]
-            for slot, k in enumerate(arch.kernel)
-        )
-        free = list(active)
-        for wanted in sorted(arch.pool):
-            if not free:
-                break  # more pools than blocks: `validate` says so
-            free.remove(next((slot for slot in free if slot >= wanted), free[-1]))
-        pool = tuple(sorted(is_active - set(free)))
-        return Arch(tuple(arch.depth), tuple(arch.width), kernel, pool, arch.resolution)
+        return canonical(self, arch)
 
     def validate(self, arch: Arch) -> None:
         """Raises ValueError naming the gene, its value and the valid ones, when `arch` is not canonical here."""
-        _check_choices("depth", arch.depth, [s.depths for s in self.stages])
-        _check_choices("width", arch.width, [s.widths for s in self.stages])
-        _check_choices("kernel", arch.kernel, [self.stages[s].kernels for s in self.stage_of])
-        if arch.resolution != self.image_size:
-            raise ValueError(f"gene resolution is {arch.resolution}; valid: {self.image_size}")
-        if arch.expand:
-            raise ValueError(f"gene expand is {arch.expand}; space {self.name!r} has none")
-        active = self.active_slots(arch.depth)
-        if len(arch.pool) != self.num_pools or any(b <= a for a, b in itertools.pairwise(arch.pool)):
-            raise ValueError(f"gene pool is {arch.pool}; valid: {self.num_pools} different slots, ascending")
-        for slot in arch.pool:
-            if slot not in active:
-                raise ValueError(f"gene pool is {arch.pool}; valid slots at depth {arch.depth}: {active}")
-        for slot in set(range(self.num_slots)) - set(active):
-            filler = self.stages[self.stage_of[slot]].kernels[0]
-            if arch.kernel[slot] != filler:
-                raise ValueError(
-                    f"gene kernel[{slot}] is {arch.kernel[slot]}, but the slot is inactive; valid: {filler}"
-                )
+        validate(self, arch)
 
     def arch_from_dict(self, data: Mapping[str, Any]) -> Arch:
-        """The canonical architecture from its JSON form; `resolution` may be left out. Raises as `validate` does."""
+        """The canonical architecture from its JSON form; raises as `validate` does.
+
+        `resolution` may be left out and is then the largest.
+        """
         arch = Arch.from_dict({"resolution": self.image_size, **data} if isinstance(data, Mapping) else data)
-        _check_choices("depth", arch.depth, [s.depths for s in self.stages])
-        _check_choices("kernel", arch.kernel, [self.stages[s].kernels for s in self.stage_of])
+        check_choices("depth", arch.depth, [s.depths for s in self.stages])
+        check_choices("kernel", arch.kernel, [self.stages[s].kernels for s in self.stage_of])
+        if self.has_expand:
+            check_choices("expand", arch.expand, [self.expands_of(slot) for slot in range(self.num_slots)])
         slots = range(self.num_slots)
         if len(set(arch.pool)) != self.num_pools or any(slot not in slots for slot in arch.pool):
             raise ValueError(f"gene pool is {arch.pool}; valid: {self.num_pools} different slots of 0 to {slots[-1]}")
-        canonical = self.canonical(arch) if not arch.expand else arch
-        self.validate(canonical)
-        return canonical
+        member = self.canonical(arch) if self.has_expand or not arch.expand else arch
+        self.validate(member)
+        return member
 
     # Members of the space
 
     def sample(self, rng: np.random.Generator) -> Arch:
-        """Depth, width and kernels uniform per gene; then the pools uniform among the subsets of active blocks."""
+        """Every gene uniform; then the pools uniform among the subsets of active blocks."""
         base = super().sample(rng)
         if not self.num_pools:
             return base
         pool = sorted(rng.permutation(self.active_slots(base.depth))[: self.num_pools].tolist())
-        return Arch(base.depth, base.width, base.kernel, tuple(pool), base.resolution)
+        return replace(base, pool=tuple(pool))
 
     def smallest(self) -> Arch:
         """Shallowest, narrowest, smallest kernels, pooled as early as possible.
@@ -229,7 +246,7 @@ class NetworkSpace(Space[Arch]):
 
     def with_pools(self, arch: Arch, pools: Sequence[int]) -> Arch:
         """`arch` pooled before these slots instead, made canonical."""
-        return self.canonical(Arch(arch.depth, arch.width, arch.kernel, tuple(pools), arch.resolution))
+        return self.canonical(replace(arch, pool=tuple(pools)))
 
     def most_macs(self) -> Arch:
         """The upper end of the MACs range: `largest()` pooled as late as possible."""
@@ -239,51 +256,36 @@ class NetworkSpace(Space[Arch]):
         depth = tuple(s.depths[pick] for s in self.stages)
         width = tuple(s.widths[pick] for s in self.stages)
         kernel = tuple(self.stages[s].kernels[pick] for s in self.stage_of)
-        return self.canonical(Arch(depth, width, kernel, tuple(pools), self.image_size))
+        expand = tuple(self.expands_of(slot)[pick] for slot in range(self.num_slots) if self.has_expand)
+        return self.canonical(Arch(depth, width, kernel, tuple(pools), self.resolution_choices[pick], expand))
 
     def size(self) -> int:
-        """Number of canonical architectures: over all depths, the kernels of active blocks times the pool subsets."""
-        total = 0
-        for depth in itertools.product(*(s.depths for s in self.stages)):
-            kernels = math.prod(len(s.kernels) ** d for s, d in zip(self.stages, depth))
-            total += kernels * math.comb(sum(depth), self.num_pools)
-        return total * math.prod(len(s.widths) for s in self.stages)
+        """Number of canonical architectures, exactly."""
+        return members.count(self)
 
     def enumerate(self) -> Iterator[Arch]:
-        """By depth, then width, kernels and pools."""
-        for depth in itertools.product(*(s.depths for s in self.stages)):
-            active = self.active_slots(depth)
-            kernels = [
-                self.stages[s].kernels if slot in active else self.stages[s].kernels[:1]
-                for slot, s in enumerate(self.stage_of)
-            ]
-            for width in itertools.product(*(s.widths for s in self.stages)):
-                for kernel in itertools.product(*kernels):
-                    for pool in itertools.combinations(active, self.num_pools):
-                        yield Arch(depth, width, kernel, pool, self.image_size)
+        """By depth, then width, kernels, pools, expand ratios and resolution."""
+        return members.listing(self)
 
     def to_vector(self, arch: Arch) -> np.ndarray:
-        """Ranks of depth, width and active kernels (0 where inactive), then each slot's pooling level, in [0, 1]."""
-        active = set(self.active_slots(arch.depth))
-        ranks = [s.depths.index(d) / max(len(s.depths) - 1, 1) for s, d in zip(self.stages, arch.depth)]
-        ranks += [s.widths.index(w) / max(len(s.widths) - 1, 1) for s, w in zip(self.stages, arch.width)]
-        for slot, s in enumerate(self.stage_of):
-            choices = self.stages[s].kernels
-            ranks.append((choices.index(arch.kernel[slot]) + 1) / len(choices) if slot in active else 0.0)
-        levels = [sum(p <= slot for p in arch.pool) / max(self.num_pools, 1) for slot in range(self.num_slots)]
-        return np.array(ranks + levels)
+        """Ranks of the genes in [0, 1], see `search_spaces.members.features`."""
+        return members.features(self, arch)
 
     # As plain data
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, from which `from_dict` rebuilds the space."""
-        data = asdict(self)
-        data["stages"] = [{k: list(v) for k, v in stage.items()} for stage in data["stages"]]
-        return data
+        """Plain JSON types, from which `from_dict` rebuilds the space; late-born fields only off their defaults."""
+        data = {f.name: getattr(self, f.name) for f in fields(self)}
+        late = {f.name: f.default for f in fields(self) if f.name in _LATE_FIELDS}
+        data = {k: list(v) if isinstance(v, tuple) else v for k, v in data.items() if k not in late or v != late[k]}
+        return data | {"stages": [stage.to_dict() for stage in self.stages]}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> NetworkSpace:
-        """The space described by `data`. Raises ValueError naming an unknown, missing or ill-formed field."""
+        """The space described by `data`; `image_size` defaults to the largest of `resolutions`, where they are given.
+
+        Raises ValueError naming an unknown, missing or ill-formed field.
+        """
         if not isinstance(data, Mapping):
             raise ValueError(f"a space is a mapping of fields, not {data!r}")
         valid = [f.name for f in fields(cls)]
@@ -291,28 +293,19 @@ class NetworkSpace(Space[Arch]):
             raise ValueError(f"unknown field {unknown[0]!r}; valid fields: {', '.join(valid)}")
         if missing := [name for name in ("name", "stages") if name not in data]:
             raise ValueError(f"field {missing[0]!r} is missing; valid fields: {', '.join(valid)}")
-        if not isinstance(data["stages"], Sequence) or isinstance(data["stages"], str):
-            raise ValueError(f"stages must be a list, got {data['stages']!r}")
-        stages = tuple(_stage_from_dict(i, stage) for i, stage in enumerate(data["stages"]))
-        return cls(**{**data, "stages": stages})
+        for name in ("stages", "resolutions", "head_widths"):
+            value = data.get(name, [])
+            if not isinstance(value, Sequence) or isinstance(value, str):
+                raise ValueError(f"{name} must be a list, got {value!r}")
+        stages = tuple(stage_from_dict(i, stage) for i, stage in enumerate(data["stages"]))
+        sizes = {"image_size": data["resolutions"][-1]} if data.get("resolutions") else {}
+        return cls(**{**sizes, **data, "stages": stages})
 
 
-def _stage_from_dict(index: int, data: Any) -> Stage:
-    valid = [f.name for f in fields(Stage)]
-    if not isinstance(data, Mapping) or set(data) - set(valid) or not {"depths", "widths"} <= set(data):
-        raise ValueError(f"stages[{index}] must have the fields {', '.join(valid)}, got {data!r}")
-    for name, value in data.items():
-        if not isinstance(value, list | tuple):
-            raise ValueError(f"stages[{index}].{name} must be a list of integers, got {value!r}")
-    try:
-        return Stage(**{name: tuple(value) for name, value in data.items()})
-    except ValueError as error:
-        raise ValueError(f"stages[{index}]: {error}") from None
+# absent from the first release's files, and left out at their defaults so that those files still compare equal
+_LATE_FIELDS = ("resolutions", "stem", "stem_width", "head", "head_widths")
 
 
-def _check_choices(gene: str, values: Sequence[int], choices: Sequence[tuple[int, ...]]) -> None:
-    if len(values) != len(choices):
-        raise ValueError(f"gene {gene} has {len(values)} entries {tuple(values)}; this space takes {len(choices)}")
-    for i, (value, valid) in enumerate(zip(values, choices)):
-        if value not in valid:
-            raise ValueError(f"gene {gene}[{i}] is {value}; valid: {', '.join(map(str, valid))}")
+def _check_integer(field: str, value: Any, low: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise ValueError(f"{field} must be an integer of at least {low}, got {value!r}")

@@ -1,4 +1,4 @@
-"""An architecture lowered to its blocks: the only place where channels, pooling and feature-map sizes are derived.
+"""An architecture lowered to its blocks: the only place where channels, strides, pooling and feature sizes are derived.
 
 Cost, supernet, subnet, evaluator and export all read the `Plan`, so none of them can disagree about a shape.
 """
@@ -9,97 +9,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from search_spaces.blocks import STEM_HALVINGS, Block, Layer, Size, after_pool, after_stride, mid_channels
+
 if TYPE_CHECKING:
     from search_spaces.arch import Arch
     from search_spaces.network import NetworkSpace
 
+__all__ = ["Block", "Layer", "Plan", "block", "head", "plan", "stem", "stem_size"]
 
-@dataclass(frozen=True)
-class Layer:
-    """One weighted operation of a block. Convolutions are dense, stride 1, 'same' padding and without bias.
-
-    op: "conv", "norm" (batch norm) or "linear" (with bias).
-    name: its attribute on the block's module.
-    out_size: height and width of the output in pixels (1 for linear).
-    """
-
-    op: str
-    name: str
-    in_channels: int
-    out_channels: int
-    kernel: int
-    out_size: int
-
-    @property
-    def params(self) -> int:
-        """Trainable parameters: weights, biases, and the two affine vectors of a norm."""
-        if self.op == "norm":
-            return 2 * self.out_channels
-        bias = self.out_channels if self.op == "linear" else 0
-        return self.in_channels * self.out_channels * self.kernel**2 + bias
-
-    @property
-    def macs(self) -> int:
-        """Multiply-adds for one image; norms, activations, pooling and biases count as nothing."""
-        if self.op == "norm":
-            return 0
-        return self.in_channels * self.out_channels * self.kernel**2 * self.out_size**2
-
-
-@dataclass(frozen=True)
-class Block:
-    """One step of the network.
-
-    kind: "stem" (conv, norm, ReLU), "basic" (two convs with a shortcut) or "head" (average pool, linear).
-    slot: which of the supernet's block slots holds the weights; -1 for stem and head.
-    level: number of 2x2 max-pools before the block's first convolution, its own included.
-    pool: whether a 2x2 max-pool precedes this block.
-    project: whether the shortcut is a 1x1 convolution with a norm rather than the identity.
-    in_size, out_size: height and width in pixels before the pool and after the block.
-    """
-
-    kind: str
-    slot: int
-    in_channels: int
-    out_channels: int
-    kernel: int
-    level: int
-    pool: bool
-    project: bool
-    in_size: int
-    out_size: int
-
-    @cached_property
-    def layers(self) -> tuple[Layer, ...]:
-        """The weighted layers in the order they run, a shortcut's last."""
-        c_in, c_out, k, size = self.in_channels, self.out_channels, self.kernel, self.out_size
-        if self.kind == "head":
-            return (Layer("linear", "fc", c_in, c_out, 1, 1),)
-        if self.kind == "stem":
-            return (Layer("conv", "conv", c_in, c_out, k, size), Layer("norm", "bn", c_out, c_out, 1, size))
-        layers = (
-            Layer("conv", "conv1", c_in, c_out, k, size),
-            Layer("norm", "bn1", c_out, c_out, 1, size),
-            Layer("conv", "conv2", c_out, c_out, k, size),
-            Layer("norm", "bn2", c_out, c_out, 1, size),
-        )
-        if not self.project:
-            return layers
-        shortcut = (
-            Layer("conv", "shortcut_conv", c_in, c_out, 1, size),
-            Layer("norm", "shortcut_bn", c_out, c_out, 1, size),
-        )
-        return layers + shortcut
-
-    @property
-    def macs(self) -> int:
-        """Multiply-adds for one image."""
-        return sum(layer.macs for layer in self.layers)
-
-    @property
-    def params(self) -> int:
-        """Trainable parameters."""
-        return sum(layer.params for layer in self.layers)
+# kernel size, stride and activation of each kind of stem's first convolution
+_STEMS = {"stem": (3, 1, "relu"), "imagenet_stem": (7, 2, "relu"), "mobile_stem": (3, 2, "h_swish")}
 
 
 @dataclass(frozen=True)
@@ -129,34 +48,80 @@ class Plan:
 def plan(space: NetworkSpace, arch: Arch) -> Plan:
     """Lowers `arch`. Raises ValueError naming the gene when `arch` is not a canonical member of `space`."""
     space.validate(arch)
-    pools, channels, level, size = set(arch.pool), arch.width[0], 0, arch.resolution
-    blocks = [stem(space, channels)]
+    pools, level = set(arch.pool), 0
+    blocks = [stem(space, space.stem_width or arch.width[0], arch.resolution)]
     for stage, depth in enumerate(arch.depth):
         for slot in space.stage_slots(stage)[:depth]:
-            pool = slot in pools
-            level += pool
-            block = residual(space, slot, channels, arch.width[stage], arch.kernel[slot], level, pool)
-            channels, size = block.out_channels, block.out_size
-            blocks.append(block)
-    blocks.append(head(space, channels, level, size))
+            level += slot in pools
+            expand = arch.expand[slot] if arch.expand else 1
+            before, width, kernel = blocks[-1], arch.width[stage], arch.kernel[slot]
+            blocks.append(
+                block(space, slot, before.out_channels, width, kernel, expand, level, slot in pools, before.out_size)
+            )
+    blocks.append(head(space, blocks[-1].out_channels, level, blocks[-1].out_size))
     return Plan(space.in_channels, arch.resolution, space.num_classes, tuple(blocks))
 
 
-def stem(space: NetworkSpace, width: int) -> Block:
-    """The first convolution: as wide as the first stage, 3x3, at full resolution."""
-    size = space.image_size
-    return Block("stem", -1, space.in_channels, width, 3, 0, False, False, size, size)
+def stem(space: NetworkSpace, width: int, resolution: int) -> Block:
+    """What comes before the first slot.
+
+    "stem": a 3x3 convolution at full resolution. "imagenet_stem": 7x7 with stride 2, then a 3x3 max-pool with stride 2
+    (ResNet). "mobile_stem": 3x3 with stride 2, then a depthwise separable block with a shortcut (MobileNetV3).
+    """
+    kernel, stride, act = _STEMS[space.stem]
+    return Block(
+        space.stem, -1, space.in_channels, width, kernel, 0, False, False, resolution, stem_size(space, resolution),
+        stride=stride, act=act,
+    )  # fmt: skip
 
 
-def residual(
-    space: NetworkSpace, slot: int, in_channels: int, out_channels: int, kernel: int, level: int, pool: bool
+def stem_size(space: NetworkSpace, resolution: Size) -> Size:
+    """Pixels a side that leave the stem."""
+    for _ in range(STEM_HALVINGS[space.stem]):
+        resolution = after_stride(resolution, 2)
+    return resolution
+
+
+def block(
+    space: NetworkSpace,
+    slot: int,
+    in_channels: int,
+    out_channels: int,
+    kernel: int,
+    expand: float,
+    level: int,
+    pool: bool,
+    in_size: int,
 ) -> Block:
-    """The basic block in `slot`, after `level` poolings."""
-    in_size, out_size = space.size_at(level - pool), space.size_at(level)
-    project = space.projects(slot)
-    return Block("basic", slot, in_channels, out_channels, kernel, level, pool, project, in_size, out_size)
+    """The block in `slot` for features of `in_size` pixels a side, after `level` poolings, its own included."""
+    stage = space.stages[space.stage_of[slot]]
+    stride = space.stride(slot)
+    projects = space.projects(slot)
+    return Block(
+        stage.block,
+        slot,
+        in_channels,
+        out_channels,
+        kernel,
+        level,
+        pool,
+        # an inverted bottleneck drops the shortcut where the shape changes, the others project it (BigNAS)
+        project=projects and stage.block != "mbconv",
+        in_size=in_size,
+        out_size=after_stride(after_pool(in_size) if pool else in_size, stride),
+        mid_channels=mid_channels(stage.block, in_channels, out_channels, expand),
+        stride=stride,
+        act=stage.act,
+        se=stage.se,
+        residual=stage.block != "mbconv" or not (projects or stride > 1),
+    )
 
 
 def head(space: NetworkSpace, width: int, level: int, size: int) -> Block:
-    """Global average pooling and the classifier."""
-    return Block("head", -1, width, space.num_classes, 1, level, False, False, size, 1)
+    """Global average pooling and the classifier; "mobile_head" has a 1x1 convolution before and one after the pool."""
+    mid, features = space.head_widths or (0, 0)
+    act = "h_swish" if space.head == "mobile_head" else "relu"
+    return Block(
+        space.head, -1, width, space.num_classes, 1, level, False, False, size, 1,
+        mid_channels=mid, act=act, features=features,
+    )  # fmt: skip

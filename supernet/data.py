@@ -266,11 +266,12 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
 
 
 def train_batches(
-    data: ImageData, batch_size: int, seed: int, epoch: int, start: int = 0
+    data: ImageData, batch_size: int, seed: int, epoch: int, start: int = 0, rows: Tensor | None = None
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """One epoch of shuffled, augmented, normalised training batches, without a last partial one.
 
     A batch depends on (seed, epoch, step) alone: neither on the device nor on ``start``, the step to begin at.
+    ``rows``, int64, are those of each batch to give, all by default: a rank's share (``Ranks.rows``).
 
     Yields:
         step in the epoch, images float32 [B, C, H, H], labels int64 [B], on the device of ``data.train``.
@@ -288,6 +289,8 @@ def train_batches(
         index = order[step * batch_size : (step + 1) * batch_size]
         state = np.random.SeedSequence([seed, epoch], spawn_key=(_AUGMENT, step)).generate_state(1, np.uint64)
         images = augment(data.train.images[index], torch.Generator().manual_seed(int(state[0])), data.flip)
+        if rows is not None:
+            images, index = images[rows], index[rows]
         return step, normalize(images, data.mean, data.std), data.train.labels[index]
 
     return map(batch, range(start, steps))

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from search_spaces.arch import Arch
 from search_spaces.network import NetworkSpace
 from supernet.data import ImageData, Split, normalize
-from supernet.model import Supernet
+from supernet.mixture import SharedWeights, make_supernet
+from supernet.subnet import Subnet, resized
 
 Channels = tuple[float, ...]  # one number a channel, in the scale of 0 to 1
 
@@ -21,11 +22,12 @@ BATCH = 250  # images at once: small enough for a CPU's caches, large enough for
 
 
 @torch.no_grad()
-def recalibrate(subnet: nn.Module, images: Tensor, mean: Channels, std: Channels) -> None:
+def recalibrate(subnet: Subnet, images: Tensor, mean: Channels, std: Channels) -> None:
     """Sets the batch norms' statistics to the cumulative average over `images`, and leaves `subnet` in eval mode.
 
-    images: uint8 [n, C, H, W], seen without labels or augmentation. A supernet's own statistics mix all subnets, so
-    a slice of it answers at chance until this is done (BigNAS A.8; Once-for-All uses 2,000 training images).
+    images: uint8 [n, C, H, W], seen without labels or augmentation, at the subnet's resolution. A supernet's own
+    statistics mix all subnets, so a slice of it answers at chance until this is done (BigNAS A.8; Once-for-All uses
+    2,000 training images).
     """
     norms = [m for m in subnet.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
@@ -35,21 +37,23 @@ def recalibrate(subnet: nn.Module, images: Tensor, mean: Channels, std: Channels
     subnet.eval()
     for norm in norms:
         norm.train()
-    for batch in _batches(images):
-        subnet(normalize(batch, mean, std, device=_device(subnet)))
+    for batch in _inputs(subnet, images, mean, std):
+        subnet(batch)
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
     subnet.eval()
 
 
 @torch.no_grad()
-def predict(subnet: nn.Module, images: Tensor, mean: Channels, std: Channels) -> Tensor:
-    """Logits [n, classes] on the CPU for uint8 images [n, C, H, W]; `subnet` should be in eval mode."""
-    device = _device(subnet)
-    return torch.cat([subnet(normalize(batch, mean, std, device=device)).float().cpu() for batch in _batches(images)])
+def predict(subnet: Subnet, images: Tensor, mean: Channels, std: Channels) -> Tensor:
+    """Logits [n, classes] on the CPU for uint8 images [n, C, H, W]; `subnet` should be in eval mode.
+
+    Images of another size than the subnet's resolution are resized as in the supernet's forward.
+    """
+    return torch.cat([subnet(batch).float().cpu() for batch in _inputs(subnet, images, mean, std)])
 
 
-def count_correct(subnet: nn.Module, split: Split, mean: Channels, std: Channels) -> int:
+def count_correct(subnet: Subnet, split: Split, mean: Channels, std: Channels) -> int:
     """Images of `split` whose highest logit is the label's. Raises ValueError when a logit is not finite."""
     logits = predict(subnet, split.images, mean, std)
     if not torch.isfinite(logits).all():
@@ -65,7 +69,7 @@ class SupernetEvaluator:
 
     def __init__(
         self,
-        supernet: Supernet,
+        supernet: SharedWeights,
         calibration: Tensor,
         validation: Split,
         mean: Channels,
@@ -108,15 +112,16 @@ def evaluator_from_arrays(
     std: Channels,
     device: str,
     shared: Mapping[str, np.ndarray],
+    members: int = 1,
 ) -> SupernetEvaluator:
     """The evaluator over `shared_arrays`, whose memory it uses in place and never writes to.
 
-    space: `NetworkSpace.to_dict()`. device: "cpu" or "cuda".
+    space: `NetworkSpace.to_dict()`. device: "cpu" or "cuda". members: weight sets of the supernet.
     """
     tensors = {name: _readonly(array) for name, array in shared.items()}
     weights = {n.removeprefix("weights."): t for n, t in tensors.items() if n.startswith("weights.")}
     with torch.device("meta"):
-        supernet = Supernet(NetworkSpace.from_dict(space))
+        supernet = make_supernet(NetworkSpace.from_dict(space), members)
     supernet.load_state_dict(weights, assign=True)
     split = Split(tensors["validation"], tensors["labels"])
     return SupernetEvaluator(supernet, tensors["calibration"], split, mean, std, device)
@@ -131,8 +136,11 @@ def _readonly(array: np.ndarray) -> Tensor:
         return torch.from_numpy(array)
 
 
-def _batches(images: Tensor) -> Iterator[Tensor]:
-    return iter(images.split(BATCH))
+def _inputs(subnet: Subnet, images: Tensor, mean: Channels, std: Channels) -> Iterator[Tensor]:
+    """Batches as the subnet takes them: normalised, at its resolution, on its device."""
+    device = _device(subnet)
+    for batch in images.split(BATCH):
+        yield resized(normalize(batch, mean, std, device=device), subnet.plan.resolution)
 
 
 def _device(module: nn.Module) -> torch.device:

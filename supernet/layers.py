@@ -8,6 +8,8 @@ weights on export.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,26 +18,31 @@ from search_spaces.plan import Layer
 
 
 class ElasticConv2d(nn.Module):
-    """Bias-free 'same' convolution with elastic channels and kernel size.
+    """'Same' convolution with elastic channels and kernel size, dense or depthwise.
 
-    in_channels, out_channels: the largest. kernels: the sizes on offer. levels: number of pooling levels.
+    largest: the layer with the most channels. kernels: the sizes on offer. levels: number of pooling levels.
     Kernels of a smaller size are the centre of the largest one times a matrix per size (Once-for-All, Cai et al.
     2020), here also per level. A 1x1 kernel or a layer of one size and one level has no such matrix.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernels: tuple[int, ...], levels: int) -> None:
+    bias: nn.Parameter | None
+
+    def __init__(self, largest: Layer, kernels: tuple[int, ...], levels: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernels[-1], kernels[-1]))
+        shape = (largest.out_channels, largest.in_channels // largest.groups, kernels[-1], kernels[-1])
+        self.weight = nn.Parameter(torch.empty(shape))
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+        self.register_parameter("bias", nn.Parameter(torch.zeros(shape[0])) if largest.bias else None)
         transformed = kernels if kernels[-1] > 1 and (levels > 1 or len(kernels) > 1) else ()
         self.transforms = nn.ParameterDict(
             {str(k): nn.Parameter(torch.eye(k * k).repeat(levels, 1, 1)) for k in transformed}
         )
 
     def sliced(self, layer: Layer, level: int) -> Tensor:
-        """The plain weight [layer.out_channels, layer.in_channels, layer.kernel, layer.kernel] for this level."""
+        """The plain weight [layer.out_channels, layer.in_channels / layer.groups, kernel, kernel] for this level."""
         k, edge = layer.kernel, (self.weight.shape[-1] - layer.kernel) // 2
-        weight = self.weight[: layer.out_channels, : layer.in_channels, edge : edge + k, edge : edge + k]
+        inputs = layer.in_channels // layer.groups
+        weight = self.weight[: layer.out_channels, :inputs, edge : edge + k, edge : edge + k]
         if str(k) not in self.transforms:
             return weight
         # fp32 whatever the autocast: the product is tiny next to the convolution and its rounding would add up
@@ -43,13 +50,17 @@ class ElasticConv2d(nn.Module):
             return (weight.flatten(2) @ self.transforms[str(k)][level].T).view(weight.shape)
 
     def forward(self, x: Tensor, layer: Layer, level: int) -> Tensor:
-        """[batch, layer.in_channels, H, W] → [batch, layer.out_channels, H, W]."""
-        return F.conv2d(x, self.sliced(layer, level), padding=layer.kernel // 2)
+        """[batch, layer.in_channels, H, W] → [batch, layer.out_channels, ⌈H / stride⌉, ⌈W / stride⌉]."""
+        bias = None if self.bias is None else self.bias[: layer.out_channels]
+        weight = self.sliced(layer, level)
+        return F.conv2d(x, weight, bias, layer.stride, padding=layer.kernel // 2, groups=layer.groups)
 
     @torch.no_grad()
     def export_to(self, plain: nn.Module, layer: Layer, level: int) -> None:
-        """Copies the sliced weight into an `nn.Conv2d` of this layer's shape."""
+        """Copies the sliced weight, and bias where there is one, into an `nn.Conv2d` of this layer's shape."""
         _copy(plain, weight=self.sliced(layer, level))
+        if self.bias is not None:
+            _copy(plain, bias=self.bias[: layer.out_channels])
 
 
 class ElasticBatchNorm2d(nn.Module):
@@ -61,6 +72,7 @@ class ElasticBatchNorm2d(nn.Module):
 
     running_mean: Tensor
     running_var: Tensor
+    batch_norm: Callable[..., Tensor] = staticmethod(F.batch_norm)  # `distributed.synchronize` puts another here
 
     def __init__(self, channels: int, levels: int) -> None:
         super().__init__()
@@ -72,7 +84,7 @@ class ElasticBatchNorm2d(nn.Module):
     def forward(self, x: Tensor, layer: Layer, level: int) -> Tensor:
         """[batch, layer.out_channels, H, W], normalised by the batch in training and by the statistics otherwise."""
         mean, var, weight, bias = (t[level, : layer.out_channels] for t in self._tensors())
-        return F.batch_norm(x, mean, var, weight, bias, training=self.training)
+        return self.batch_norm(x, mean, var, weight, bias, training=self.training)
 
     @torch.no_grad()
     def export_to(self, plain: nn.Module, layer: Layer, level: int) -> None:

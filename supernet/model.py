@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import stochastic_depth
 
 from search_spaces import plan as planning
 from search_spaces.arch import Arch
 from search_spaces.network import NetworkSpace
 from search_spaces.plan import Block, Layer, plan
 from supernet.layers import ElasticBatchNorm2d, ElasticConv2d, ElasticLinear
-from supernet.subnet import FORWARDS, Subnet
+from supernet.subnet import FORWARDS, Subnet, resized
 
 
 class ElasticBlock(nn.Module):
@@ -20,19 +22,37 @@ class ElasticBlock(nn.Module):
 
     def __init__(self, largest: Block, kernels: tuple[int, ...], levels: int) -> None:
         super().__init__()
+        self._levels = levels
         for layer in largest.layers:
             self.add_module(layer.name, _elastic_layer(layer, kernels, levels))
-        if largest.kind == "basic":
-            # the block starts as its shortcut, which keeps deep subnets trainable from the first step (BigNAS)
-            nn.init.zeros_(self.get_submodule("bn2").weight)  # type: ignore[arg-type]
+            if layer.ends_residual:
+                # the block starts as its shortcut, which keeps deep subnets trainable from the first step (BigNAS)
+                nn.init.zeros_(self.get_submodule(layer.name).weight)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor, block: Block) -> Tensor:
-        """Runs as `block`, a possibly smaller one of this slot."""
-        ops = {
-            layer.name: partial(self.get_submodule(layer.name), layer=layer, level=block.level)
+    def forward(self, x: Tensor, block: Block, dropout: float = 0.0, drop_connect: float = 0.0) -> Tensor:
+        """Runs as `block`, a possibly smaller one of this slot.
+
+        dropout: before the classifier; drop_connect: probability of leaving out an image's residual branch; both in
+        training mode alone.
+        """
+        ops: dict[str, Callable[[Tensor], Tensor]] = {
+            layer.name: partial(self.get_submodule(layer.name), layer=layer, level=self.level(block))
             for layer in block.layers
         }
+        if dropout:
+            classifier = ops["fc"]
+            ops["fc"] = lambda features: classifier(F.dropout(features, dropout, self.training))
+        if drop_connect:
+            for last in [layer.name for layer in block.layers if layer.ends_residual]:
+                ops[last] = partial(self._dropped, ops[last], drop_connect)
         return FORWARDS[block.kind](ops, block, x)
+
+    def _dropped(self, branch: Callable[[Tensor], Tensor], rate: float, x: Tensor) -> Tensor:
+        return stochastic_depth(branch(x), rate, "row", self.training)
+
+    def level(self, block: Block) -> int:
+        """Which of the per-level parts `block` uses: stem and head have one set, for they never move."""
+        return block.level if self._levels > 1 else 0
 
 
 class Supernet(nn.Module):
@@ -44,34 +64,39 @@ class Supernet(nn.Module):
     def __init__(self, space: NetworkSpace) -> None:
         super().__init__()
         self.space = space
-        levels = space.num_pools + 1
-        widths = [stage.widths[-1] for stage in space.stages]
-        self.stem = ElasticBlock(planning.stem(space, widths[0]), (3,), levels=1)
+        size, widths = space.image_size, [stage.widths[-1] for stage in space.stages]
+        stem = planning.stem(space, space.stem_width or widths[0], size)
+        self.stem = ElasticBlock(stem, (stem.kernel,), levels=1)
         self.blocks = nn.ModuleList()
         for slot, s in enumerate(space.stage_of):
-            before = widths[s - 1] if s and slot == space.stage_slots(s)[0] else widths[s]
-            kernels = space.stages[s].kernels
-            largest = planning.residual(space, slot, before, widths[s], kernels[-1], 0, False)
-            self.blocks.append(ElasticBlock(largest, kernels, levels))
-        self.head = ElasticBlock(planning.head(space, widths[-1], 0, 1), (1,), levels=1)
+            kernels, expand = space.stages[s].kernels, space.expands_of(slot)[-1]
+            before = (space.inputs(slot) or widths[s : s + 1])[-1]
+            largest = planning.block(space, slot, before, widths[s], kernels[-1], expand, 0, False, size)
+            self.blocks.append(ElasticBlock(largest, kernels, space.num_pools + 1))
+        head = planning.head(space, widths[-1], 0, size)
+        self.head = ElasticBlock(head, (head.kernel,), levels=1)
 
-    def forward(self, x: Tensor, arch: Arch, dropout: float = 0.0) -> Tensor:
-        """Logits [batch, num_classes] of `arch` for images [batch, in_channels, resolution, resolution].
+    def forward(self, x: Tensor, arch: Arch, dropout: float = 0.0, drop_connect: float = 0.0) -> Tensor:
+        """Logits [batch, num_classes] of `arch` for images [batch, in_channels, H, W].
 
-        dropout: probability, on the features before the classifier, in training mode alone.
+        Images of another size than `arch.resolution` are resized to it (`supernet.subnet.resized`).
+        dropout: probability, on the features before the classifier. drop_connect: probability of leaving out the last
+        block's residual branch, growing linearly over the blocks (stochastic depth, Huang et al. 2016). Both in
+        training mode alone.
         Raises ValueError naming the gene when `arch` is not of this space.
         """
-        for block in plan(self.space, arch).blocks:
-            if block.kind == "head" and dropout:
-                x = F.dropout2d(x, dropout, self.training)  # whole channels: the same as dropping pooled features
-            x = self._elastic(block)(x, block)
-        return x
+        *body, head = plan(self.space, arch).blocks
+        x = resized(x, arch.resolution)
+        for i, block in enumerate(body):
+            x = self._elastic(block)(x, block, drop_connect=drop_connect * i / (len(body) - 1))
+        return self.head(x, head, dropout)
 
     def export(self, arch: Arch) -> Subnet:
         """`arch` as plain modules with weights of its own, in this module's mode and on its device.
 
-        In the same mode it computes what `forward(x, arch)` does. Its batch-norm statistics are the supernet's
-        mixture: recalibrate them (`supernet.evaluate.recalibrate`) before the subnet is scored.
+        In the same mode it computes what `forward(x, arch)` does, of images at `arch.resolution`. Its batch-norm
+        statistics are the supernet's mixture: recalibrate them (`supernet.evaluate.recalibrate`) before the subnet is
+        scored.
         """
         lowered = plan(self.space, arch)
         device = next(self.parameters()).device
@@ -80,14 +105,14 @@ class Supernet(nn.Module):
             elastic = self._elastic(plain.block)
             for layer in plain.block.layers:
                 elastic.get_submodule(layer.name).export_to(  # type: ignore[operator]
-                    plain.get_submodule(layer.name), layer, plain.block.level
+                    plain.get_submodule(layer.name), layer, elastic.level(plain.block)
                 )
         return subnet.train(self.training)
 
     def _elastic(self, block: Block) -> ElasticBlock:
         if block.slot >= 0:
             return self.blocks[block.slot]  # type: ignore[return-value]
-        return self.stem if block.kind == "stem" else self.head
+        return self.head if block.kind == self.space.head else self.stem
 
 
 def _elastic_layer(layer: Layer, kernels: tuple[int, ...], levels: int) -> nn.Module:
@@ -95,4 +120,4 @@ def _elastic_layer(layer: Layer, kernels: tuple[int, ...], levels: int) -> nn.Mo
         return ElasticLinear(layer.in_channels, layer.out_channels)
     if layer.op == "norm":
         return ElasticBatchNorm2d(layer.out_channels, levels)
-    return ElasticConv2d(layer.in_channels, layer.out_channels, kernels if layer.kernel > 1 else (1,), levels)
+    return ElasticConv2d(layer, kernels if layer.kernel > 1 else (1,), levels)

@@ -3,54 +3,134 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from supernet.sampling import SAMPLERS
+from supernet.distill import DISTILLATIONS
+from supernet.samplers import SAMPLERS
+from supernet.shrink import SCHEDULES
+from supernet.steps import STEP_PLANS
+
+OPTIMIZER_NAMES = ("sgd", "adamw")
+MAX_POOLINGS = ("reference", "shared")
+_RANGES: dict[str, tuple[float, float]] = {
+    "epochs": (1, 1_000_000),
+    "batch_size": (1, 1_000_000),
+    "num_random": (0, 64),
+    "members": (1, 64),
+    "seed": (0, 2**32),
+    "momentum": (0, 0.9999),
+    "weight_decay": (0, 1),
+    "label_smoothing": (0, 0.9999),
+    "dropout": (0, 0.9999),
+    "drop_connect": (0, 0.9999),
+    "mixup": (0, 10),
+    "ema": (0, 0.999999),
+    "warmup": (0, 0.9999),
+}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The recipe. Raises ValueError naming the field that is out of range.
+    """The recipe. Raises ValueError naming the field that is out of range, or the two that exclude each other.
 
-    epochs: passes over the training split. batch_size: images a step; all subnets of a step see the same ones.
-    lr: peak learning rate of SGD with Nesterov momentum, after a linear warm-up, then cosine to 0.
-    momentum, weight_decay: of SGD; batch norm, biases and kernel transforms are not decayed.
-    label_smoothing, dropout: on the largest subnet alone, which is the only one to see labels.
-    clip_norm: bound on the global gradient norm, which is a sum over the step's subnets.
-    num_random: sampled subnets a step, between the largest and the smallest. sampler: a name in `SAMPLERS`.
+    epochs: passes over the training split. batch_size: images of a batch.
+    lr: peak learning rate, after a linear warm-up over the part `warmup` of the run, then cosine to 0.
+    optimizer: "sgd" (Nesterov) or "adamw". momentum: of SGD, or AdamW's first beta.
+    weight_decay: on kernels and matrices; batch norms, biases and kernel transforms are not decayed.
+    clip_norm: bound on the global norm of the gradient, a sum over the step's subnets.
+    step_plan: a name in `STEP_PLANS`; num_random: its sampled subnets a step, micro-batches or chunks.
+    sampler, schedule: names in `SAMPLERS` and `SCHEDULES`.
+    distillation: a name in `DISTILLATIONS`; None is "soft_ce" where there is a teacher and "none" elsewhere.
+    teacher: a network from outside that teaches all subnets (`supernet.teacher`); None lets the largest teach in place.
+    max_pooling: where the largest subnet pools: at the space's "reference", or "shared" by all subnets of a step.
+    members: weight sets, routed on the pooling configuration (`supernet.mixture`).
+    label_smoothing: wherever labels are learnt. mixup: alpha of the mixing ratio's Beta distribution; 0 mixes nothing.
+    dropout, drop_connect: probabilities, the latter of the last block and growing linearly with depth; on the
+    largest subnet alone where `regularize_biggest_only`.
+    ema: decay of the averaged weights that are validated and searched; 0 searches the trained ones themselves.
     """
 
     epochs: int = 30
     batch_size: int = 128
     lr: float = 0.1
+    optimizer: str = "sgd"
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    label_smoothing: float = 0.1
-    dropout: float = 0.1
     clip_norm: float = 5.0
     warmup: float = 0.05
+    step_plan: str = "sandwich"
     num_random: int = 2
     sampler: str = "uniform"
+    schedule: str = "none"
+    distillation: str | None = None
+    teacher: str | None = None
+    max_pooling: str = "reference"
+    members: int = 1
+    label_smoothing: float = 0.1
+    mixup: float = 0.0
+    dropout: float = 0.1
+    drop_connect: float = 0.0
+    regularize_biggest_only: bool = True
+    ema: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        ranges = {
-            "epochs": (1, 1_000_000),
-            "batch_size": (1, 1_000_000),
-            "num_random": (0, 64),
-            "seed": (0, 2**32),
-            "momentum": (0, 0.9999),
-            "weight_decay": (0, 1),
-            "label_smoothing": (0, 0.9999),
-            "dropout": (0, 0.9999),
-            "warmup": (0, 0.9999),
-        }
-        for name, (low, high) in ranges.items():
+        for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f"{name} is {value}; valid: {low} to {high}")
         for name in ("lr", "clip_norm"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a positive number")
-        if self.sampler not in SAMPLERS:
-            raise ValueError(f"unknown sampler {self.sampler!r}; valid: {', '.join(SAMPLERS)}")
+        registries: dict[str, Collection[str]] = {
+            "optimizer": OPTIMIZER_NAMES,
+            "step_plan": STEP_PLANS,
+            "sampler": SAMPLERS,
+            "schedule": SCHEDULES,
+            "max_pooling": MAX_POOLINGS,
+        }
+        if self.distillation is not None:
+            registries["distillation"] = DISTILLATIONS
+        for name, valid in registries.items():
+            if getattr(self, name) not in valid:
+                label = name.replace("_", " ")
+                raise ValueError(f"unknown {label} {getattr(self, name)!r}; valid: {', '.join(valid)}")
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        plan = STEP_PLANS[self.step_plan]
+        if plan.parts and not self.num_random:
+            raise ValueError(f"step plan {self.step_plan!r} needs num_random of at least 1")
+        if plan.parts == "batch" and self.batch_size % self.num_random:
+            raise ValueError(
+                f"step plan {self.step_plan!r} splits the batch: batch_size {self.batch_size} is not divisible by "
+                f"num_random {self.num_random}"
+            )
+        if self.loss != "none" and not (plan.teaches or self.teacher):
+            teaching = [name for name, p in STEP_PLANS.items() if p.teaches]
+            raise ValueError(
+                f"distillation {self.loss!r} needs a teacher, and step plan {self.step_plan!r} trains no largest "
+                f"subnet; give a teacher, or distillation 'none', or a step plan of: {', '.join(teaching)}"
+            )
+        if self.schedule == "delayed_epsilon" and self.optimizer != "sgd":
+            raise ValueError(
+                f"schedule 'delayed_epsilon' needs optimizer 'sgd', not {self.optimizer!r}: it scales the smaller "
+                "subnets' losses, and an adaptive optimizer normalises a gradient's scale away"
+            )
+        if self.members > 1 and plan.teaches and self.max_pooling != "shared":
+            raise ValueError(
+                f"members is {self.members}: teacher and students must use the same weights; set max_pooling 'shared'"
+            )
+
+    @property
+    def loss(self) -> str:
+        """The distillation that `distillation` stands for."""
+        if self.distillation is not None:
+            return self.distillation
+        return "soft_ce" if self.teacher or STEP_PLANS[self.step_plan].teaches else "none"
+
+    @property
+    def images_per_step(self) -> int:
+        """Images that one optimizer step takes."""
+        return self.batch_size * (self.num_random if STEP_PLANS[self.step_plan].parts == "step" else 1)

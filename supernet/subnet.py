@@ -17,24 +17,90 @@ from search_spaces.plan import Block, Layer, Plan
 Ops = Mapping[str, Callable[[Tensor], Tensor]]
 
 
+ACTS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "h_swish": F.hardswish}
+
+
 def _stem(ops: Ops, block: Block, x: Tensor) -> Tensor:
-    return F.relu(ops["bn"](ops["conv"](x)))
+    return ACTS[block.act](ops["bn"](ops["conv"](x)))
+
+
+def _imagenet_stem(ops: Ops, block: Block, x: Tensor) -> Tensor:
+    return F.max_pool2d(_stem(ops, block, x), 3, stride=2, padding=1)
+
+
+def _mobile_stem(ops: Ops, block: Block, x: Tensor) -> Tensor:
+    x = _stem(ops, block, x)
+    out = F.relu(ops["bn1"](ops["depthwise_conv"](x)))
+    return x + ops["bn2"](ops["project_conv"](out))
 
 
 def _basic(ops: Ops, block: Block, x: Tensor) -> Tensor:
-    if block.pool:
-        x = F.max_pool2d(x, 2)
+    x = _pooled(block, x)
     out = F.relu(ops["bn1"](ops["conv1"](x)))
     out = ops["bn2"](ops["conv2"](out))
-    shortcut = ops["shortcut_bn"](ops["shortcut_conv"](x)) if block.project else x
-    return F.relu(out + shortcut)
+    return F.relu(out + _shortcut(ops, block, x))
+
+
+def _bottleneck(ops: Ops, block: Block, x: Tensor) -> Tensor:
+    x = _pooled(block, x)
+    out = F.relu(ops["bn1"](ops["conv1"](x)))
+    out = F.relu(ops["bn2"](ops["conv2"](out)))
+    out = ops["bn3"](ops["conv3"](out))
+    return F.relu(out + _shortcut(ops, block, x))
+
+
+def _mbconv(ops: Ops, block: Block, x: Tensor) -> Tensor:
+    x, act = _pooled(block, x), ACTS[block.act]
+    out = act(ops["bn1"](ops["expand_conv"](x)))
+    out = act(ops["bn2"](ops["depthwise_conv"](out)))
+    if block.se:
+        squeezed = F.relu(ops["se_conv1"](out.mean((2, 3), keepdim=True)))
+        out = out * F.hardsigmoid(ops["se_conv2"](squeezed))
+    out = ops["bn3"](ops["project_conv"](out))
+    return x + out if block.residual else out
 
 
 def _head(ops: Ops, block: Block, x: Tensor) -> Tensor:
     return ops["fc"](x.mean((2, 3)))
 
 
-FORWARDS: dict[str, Callable[[Ops, Block, Tensor], Tensor]] = {"stem": _stem, "basic": _basic, "head": _head}
+def _mobile_head(ops: Ops, block: Block, x: Tensor) -> Tensor:
+    act = ACTS[block.act]
+    x = act(ops["final_bn"](ops["final_conv"](x))).mean((2, 3), keepdim=True)
+    return ops["fc"](act(ops["feature_conv"](x)).flatten(1))
+
+
+FORWARDS: dict[str, Callable[[Ops, Block, Tensor], Tensor]] = {
+    "stem": _stem,
+    "imagenet_stem": _imagenet_stem,
+    "mobile_stem": _mobile_stem,
+    "basic": _basic,
+    "bottleneck": _bottleneck,
+    "mbconv": _mbconv,
+    "head": _head,
+    "mobile_head": _mobile_head,
+}
+
+
+def _pooled(block: Block, x: Tensor) -> Tensor:
+    return F.max_pool2d(x, 2) if block.pool else x
+
+
+def _shortcut(ops: Ops, block: Block, x: Tensor) -> Tensor:
+    if block.stride > 1:  # averaged rather than skipped over, so that no pixel is lost (BigNAS)
+        x = F.avg_pool2d(x, block.stride, ceil_mode=True)
+    return ops["shortcut_bn"](ops["shortcut_conv"](x)) if block.project else x
+
+
+def resized(images: Tensor, resolution: int) -> Tensor:
+    """Float images [batch, C, H, W] → [batch, C, resolution, resolution], untouched where they have that size.
+
+    Bicubic as in BigNAS, and antialiased: a smaller image then is one that was smaller from the start, as a user's
+    will be, and not one that skips pixels. Elastic forward, evaluation and the exported `preprocess` all do this.
+    """
+    if images.shape[-2:] == (resolution, resolution):
+        return images
+    return F.interpolate(images, (resolution, resolution), mode="bicubic", antialias=True)
 
 
 class PlainBlock(nn.Module):
@@ -80,7 +146,15 @@ def plain_layer(layer: Layer) -> nn.Module:
         return nn.Linear(layer.in_channels, layer.out_channels)
     if layer.op == "norm":
         return nn.BatchNorm2d(layer.out_channels)
-    return nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel, padding=layer.kernel // 2, bias=False)
+    return nn.Conv2d(
+        layer.in_channels,
+        layer.out_channels,
+        layer.kernel,
+        layer.stride,
+        padding=layer.kernel // 2,
+        groups=layer.groups,
+        bias=layer.bias,
+    )
 
 
 def count_params(model: nn.Module) -> int:

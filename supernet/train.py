@@ -1,118 +1,265 @@
-"""Training the shared weights: the sandwich rule with in-place distillation (BigNAS, Yu et al. 2020).
+"""`Trainer`: one optimizer step after another on the shared weights.
 
-Everything random in a step derives from the seed and the step number, except dropout, whose generator state is in the
-checkpoint. So a run that was stopped and resumed reproduces the uninterrupted one, on a CPU bit for bit.
+Which subnets a step trains, how they are drawn, how the choices open up and what the loss is are parts named by the
+recipe. Everything random in a step derives from the seed and the step number, except dropout and drop-connect, whose
+generator state is in the checkpoint. So a run that was stopped and resumed reproduces the uninterrupted one, on a CPU
+bit for bit.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from search_spaces.arch import Arch
 from supernet import checkpoint
-from supernet.data import ImageData, Split, fingerprint, steps_per_epoch, train_batches
-from supernet.distill import soft_cross_entropy
+from supernet.channels import sort_channels
+from supernet.data import ImageData, Split, fingerprint, normalize, steps_per_epoch
+from supernet.distill import DISTILLATIONS, label_loss
+from supernet.distributed import ALONE, Ranks, step_seed, synchronize
 from supernet.evaluate import count_correct, recalibrate
+from supernet.mixture import Routing, SharedWeights, make_supernet
 from supernet.model import Supernet
+from supernet.optim import bf16_autocast, learning_rate, make_optimizer, set_learning_rate
 from supernet.recipe import TrainConfig
-from supernet.sampling import SAMPLERS, StepSubnet, sandwich
+from supernet.samplers import SAMPLERS, Probes, Sampler
+from supernet.shrink import SCHEDULES
+from supernet.spikes import SpikeDetector
+from supernet.steps import STEP_PLANS, StepContext, StepSubnet, step_rng
 
-LOG_EVERY = 10  # steps between metric records: reading a loss makes an accelerator wait
-SAVE_SECONDS = 120.0  # between checkpoints inside an epoch
 VALIDATE_IMAGES = 1000  # per epoch, for the progress display alone
+PROBE_IMAGES = 256  # held-out images that a sampler may ask about
+MOST_ROLLBACKS = 3
+ROUTING_IMAGES = 128  # held-out images, others every step, that a mixture is measured on
+_MIXUP, _HELD_OUT = 1 << 22, 1 << 24  # past the indices of a step's draws
 
 
 class TrainingError(RuntimeError):
     """Training cannot go on or be resumed; the message says why and what to do."""
 
 
-@dataclass
-class Hooks:
-    """What a caller may attach to a run.
-
-    on_record: receives every metric record as it is written. should_stop: asked after every step; True ends the run
-    with a checkpoint.
-    """
-
-    on_record: Callable[[dict[str, Any]], None] = lambda record: None
-    should_stop: Callable[[], bool] = lambda: False
+class SpikeError(TrainingError):
+    """The loss of a step is not finite, or has jumped towards chance."""
 
 
 class Trainer:
     """One training run, held in memory: supernet, optimizer and step counter.
 
-    supernet: weights to train, moved to `device`. device: "auto", "cpu" or "cuda".
+    supernet: weights to train, moved to `device`. device: "auto", "cpu" or "cuda". teacher: teaches every subnet
+    instead of the largest one, on the same images; in eval mode, logits [batch, num_classes]. ranks: the processes
+    that train together; `rows` are those of each global batch that this one takes.
+    Raises ValueError for a batch that cannot be dealt equally to the ranks.
     """
 
-    def __init__(self, supernet: Supernet, data: ImageData, config: TrainConfig, device: str = "auto") -> None:
+    def __init__(
+        self,
+        supernet: SharedWeights,
+        data: ImageData,
+        config: TrainConfig,
+        device: str = "auto",
+        teacher: nn.Module | None = None,
+        ranks: Ranks = ALONE,
+    ) -> None:
         self.device = resolve_device(device)
         self.supernet = supernet.to(self.device).train()
         self.data, self.config = data.to(self.device), config
+        self.teacher = teacher.to(self.device).eval() if teacher else None
         self._fingerprint = fingerprint(data)
         self.step = 0
-        self.steps_per_epoch = steps_per_epoch(len(data.train.labels), config.batch_size)
+        self.rollbacks = 0
+        self.steps_per_epoch = steps_per_epoch(len(data.train.labels), config.images_per_step)
         self.total_steps = config.epochs * self.steps_per_epoch
-        self.optimizer = _optimizer(supernet, config)
-        self.autocast = _autocast(self.device)
+        self.plan = STEP_PLANS[config.step_plan]
+        self.ranks = ranks
+        batch = min(config.images_per_step, len(data.train.labels))
+        self.rows = ranks.rows(batch, config.num_random if self.plan.parts else 1)
+        synchronize(supernet, ranks)
+        space = supernet.space
+        self.schedule = SCHEDULES[config.schedule](space, self.total_steps, self.steps_per_epoch, self.learning_rate)
+        self.sampler = self._sampler(self.schedule.phase(0).space)
+        self.routing = Routing(supernet, config, self.total_steps)
+        self.optimizer = make_optimizer(supernet.named_parameters(), config)
+        self.average = AveragedModel(supernet, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
+        self.spikes = SpikeDetector(math.log(space.num_classes))
+        self.autocast = bf16_autocast(self.device)
         torch.manual_seed(config.seed)  # dropout's generator
 
+    @property
+    def ready(self) -> SharedWeights:
+        """The weights to validate and search: the averaged ones where the recipe has an average."""
+        return cast(SharedWeights, self.average.module) if self.average else self.supernet
+
     def learning_rate(self, step: int) -> float:
-        """Linear warm-up over the first part of the run, then cosine to 0."""
-        warm = int(self.config.warmup * self.total_steps)
-        if step < warm:
-            return self.config.lr * (step + 1) / warm
-        return self.config.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.total_steps - warm)))
+        """The recipe's schedule, halved by every rollback."""
+        return learning_rate(self.config, step, self.total_steps) * 0.5**self.rollbacks
+
+    # One step
 
     def train_step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """One optimizer step on normalised images [batch, C, H, W] and labels [batch].
+        """One optimizer step on normalised images [images_per_step, C, H, W] and labels [images_per_step].
 
-        The gradients of the step's subnets are summed. Returns 0-d tensors: the mean loss of each role, and the
-        largest subnet's training `top1`. Raises TrainingError naming step and architectures on a loss that is not
-        finite; the weights then are those before the step.
+        In distributed training they are this rank's `rows` of the batch; what is returned is of the whole batch.
+        The gradients of the step's subnets are summed. Returns 0-d tensors: the mean loss of each role, and the first
+        subnet's training `top1`. Raises SpikeError naming step and architectures on a loss that is not finite or has
+        jumped towards chance; the weights then are those before the step.
         """
-        subnets = sandwich(
-            self.supernet.space, SAMPLERS[self.config.sampler], self.config.seed, self.step, self.config.num_random
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(self.step)
-        self.optimizer.zero_grad(set_to_none=True)
+        if self.ranks.size > 1:
+            torch.manual_seed(step_seed(self.config.seed, self.step, self.ranks.rank))
         images = images.to(memory_format=torch.channels_last)
-        losses: dict[str, list[Tensor]] = {}
-        teacher = images.new_zeros(())
-        for subnet in subnets:
-            loss, logits = self._loss(subnet, images, labels, teacher)
-            loss.backward()
-            losses.setdefault(subnet.role, []).append(loss.detach())
-            if subnet.role == "max":
-                teacher = logits.detach()
+        subnets = self.routing.begin_step(self.step, self._subnets(images, labels))
+        set_learning_rate(self.optimizer, self.learning_rate(self.step))
+        self.optimizer.zero_grad(set_to_none=True)
+        losses, top1 = self._backward(subnets, images, labels)
+        grads = [p.grad for p in self.supernet.parameters() if p.grad is not None]
+        self.ranks.average([*grads, *losses, top1])
         norm = nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.clip_norm)
-        if not torch.isfinite(norm):
-            raise TrainingError(
-                f"the gradient is not finite at step {self.step} (lr {self.learning_rate(self.step):.3g}) in "
-                f"{', '.join(s.arch.key for s in subnets)}; try a lower lr than {self.config.lr}"
-            )
+        self._check(subnets, losses, norm)
         self.optimizer.step()
+        self.routing.end_step(subnets, self._held_out_accuracy)
+        if self.average:
+            self.average.update_parameters(self.supernet)
         self.step += 1
-        means = {f"loss_{role}": torch.stack(values).mean() for role, values in losses.items()}
-        return means | {"top1": (teacher.argmax(1) == labels).float().mean()}
+        means = {
+            f"loss_{role}": torch.stack([loss for s, loss in zip(subnets, losses) if s.role == role]).mean()
+            for role in dict.fromkeys(subnet.role for subnet in subnets)
+        }
+        return means | {"top1": top1}
 
-    def _loss(self, subnet: StepSubnet, images: Tensor, labels: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        largest = subnet.role == "max"
+    def _subnets(self, images: Tensor, labels: Tensor) -> list[StepSubnet]:
+        """What this step trains, every loss scaled as the schedule wants."""
+        if self.step in self.schedule.sort_steps():
+            for member in self.routing.members:
+                sort_channels(member, self.optimizer)
+        phase, config = self.schedule.phase(self.step), self.config
+        if phase.largest_only:
+            return [StepSubnet(self.supernet.space.largest(), "max")]
+        if phase.space != self.sampler.space:
+            self.sampler = self._sampler(phase.space)
+        probes = Probes(
+            batch=lambda arch: self._probe(arch, images, labels), held_out=lambda arch: self._held_out_loss(arch)
+        )
+        self.sampler.begin_step(self.step, self.total_steps, probes)
+        drawn: dict[int, Arch] = {}
+
+        def draw(index: int) -> Arch:
+            if index not in drawn:
+                drawn[index] = self.sampler.draw(step_rng(config.seed, self.step, index), probes)
+            return drawn[index]
+
+        shared = config.max_pooling == "shared" and phase.space.num_pools > 0
+        context = StepContext(
+            phase.space, config.seed, self.step, config.num_random, shared, draw, self.sampler.matched_min
+        )
+        whole = self.supernet.space
+        return [
+            replace(s, arch=whole.canonical(s.arch), scale=s.scale * (1.0 if s.role == "max" else phase.beta))
+            for s in self.plan.subnets(context)
+        ]
+
+    def _backward(self, subnets: list[StepSubnet], images: Tensor, labels: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Adds up the gradients; the unscaled loss of each subnet, and the first one's training top-1."""
+        mixed, targets = self._mix(images, labels)
+        parts = max(subnet.part for subnet in subnets) + 1
+        views = list(zip(mixed.chunk(parts), targets.chunk(parts), labels.chunk(parts)))
+        taught = self._outside_logits(mixed)
+        taught_parts: Sequence[Tensor | None] = [None] * parts if taught is None else taught.chunk(parts)
+        losses: list[Tensor] = []
+        top1 = images.new_zeros(())
+        for subnet in subnets:
+            x, y, true = views[subnet.part]
+            loss, logits = self._loss(subnet, x, y, taught_parts[subnet.part])
+            (loss * subnet.scale).backward()
+            if not losses:
+                top1 = (logits.argmax(1) == true).float().mean()
+            if subnet.role == "max" and self.teacher is None:
+                taught_parts = [logits.detach()] * parts
+            losses.append(loss.detach())
+        return losses, top1
+
+    def _loss(self, subnet: StepSubnet, x: Tensor, y: Tensor, taught: Tensor | None) -> tuple[Tensor, Tensor]:
+        config, largest = self.config, subnet.role == "max"
+        regularized = largest or not config.regularize_biggest_only
         with self.autocast():
-            logits = self.supernet(images, subnet.arch, dropout=self.config.dropout if largest else 0.0)
-        if largest:
-            return F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing), logits
-        return soft_cross_entropy(logits, teacher), logits
+            logits = self.routing.members[subnet.member](
+                x,
+                subnet.arch,
+                dropout=config.dropout if regularized else 0.0,
+                drop_connect=config.drop_connect if regularized else 0.0,
+            )
+        if taught is None:
+            return label_loss(logits, y, config.label_smoothing), logits
+        return DISTILLATIONS[config.loss](logits, taught, y, config.label_smoothing), logits
+
+    def _check(self, subnets: list[StepSubnet], losses: list[Tensor], norm: Tensor) -> None:
+        """Raises SpikeError unless losses and gradient are those of a training that goes well."""
+        first = float(losses[0]) if torch.isfinite(norm) and all(torch.isfinite(loss) for loss in losses) else math.nan
+        if self.spikes.is_spike(first):
+            what = "is not finite" if math.isnan(first) else f"has jumped to {self.spikes.fast:.3g}"
+            raise SpikeError(
+                f"the loss {what} at step {self.step} (lr {self.learning_rate(self.step):.3g}) in "
+                f"{', '.join(s.arch.key for s in subnets)}"
+            )
+
+    def _mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Images and labels mixed with those of a permutation of the batch (mixup, Zhang et al. 2018)."""
+        if not self.config.mixup:
+            return images, labels
+        rng = step_rng(self.config.seed, self.step, _MIXUP)
+        ratio = float(rng.beta(self.config.mixup, self.config.mixup))
+        order = torch.from_numpy(rng.permutation(len(labels))).to(images.device)
+        hot = nn.functional.one_hot(labels, self.supernet.space.num_classes).float()
+        return images.lerp(images[order], 1 - ratio), hot.lerp(hot[order], 1 - ratio)
+
+    @torch.no_grad()
+    def _outside_logits(self, images: Tensor) -> Tensor | None:
+        if self.teacher is None or self.config.loss == "none":
+            return None
+        with self.autocast():
+            return self.teacher(images)
+
+    # What a sampler may ask
+
+    def _sampler(self, space: Any) -> Sampler:
+        return SAMPLERS[self.config.sampler](space, self.config.seed)
+
+    def _probe(self, arch: Arch, images: Tensor, labels: Tensor) -> float:
+        """Mean cross-entropy with the batch's own statistics; leaves no trace in the running ones."""
+        loss = label_loss(self._peek(self.supernet, self.supernet.space.canonical(arch), images), labels)
+        self.ranks.average([loss])
+        return float(loss)
+
+    def _held_out_loss(self, arch: Arch) -> float:
+        held_out = self.data.calibration
+        images = normalize(held_out.images[:PROBE_IMAGES], self.data.mean, self.data.std)
+        return self._probe(arch, images, held_out.labels[:PROBE_IMAGES])
+
+    def _held_out_accuracy(self, supernet: Supernet, arch: Arch) -> float:
+        """Top-1, 0 to 1, with the batch's own statistics on held-out images, the same ones throughout a step."""
+        held_out = self.data.calibration
+        order = step_rng(self.config.seed, self.step, _HELD_OUT).permutation(len(held_out))
+        rows = torch.from_numpy(order[:ROUTING_IMAGES]).to(self.device)
+        images = normalize(held_out.images[rows], self.data.mean, self.data.std)
+        top1 = (self._peek(supernet, arch, images).argmax(1) == held_out.labels[rows]).float().mean()
+        self.ranks.average([top1])
+        return float(top1)
+
+    @torch.no_grad()
+    def _peek(self, supernet: SharedWeights, arch: Arch, images: Tensor) -> Tensor:
+        """Logits under the images' own batch statistics; leaves no trace in the running ones."""
+        before = [buffer.clone() for buffer in supernet.buffers()]
+        with self.autocast():
+            logits = supernet(images, arch)
+        for buffer, value in zip(supernet.buffers(), before):
+            buffer.copy_(value)
+        return logits
 
     def validate(self) -> dict[str, float]:
         """Top-1 of the largest and the smallest subnet on part of the search-validation split."""
@@ -120,13 +267,14 @@ class Trainer:
         split = Split(self.data.validation.images[:VALIDATE_IMAGES], self.data.validation.labels[:VALIDATE_IMAGES])
         scores = {}
         for name, arch in (("max", self.supernet.space.largest()), ("min", self.supernet.space.smallest())):
-            subnet = self.supernet.export(arch)
+            subnet = self.ready.export(arch)
             with self.autocast():
                 recalibrate(subnet, calibration, self.data.mean, self.data.std)
-                scores[f"val_top1_{name}"] = count_correct(subnet, split, self.data.mean, self.data.std) / len(
-                    split.labels
-                )
+                correct = count_correct(subnet, split, self.data.mean, self.data.std)
+            scores[f"val_top1_{name}"] = correct / len(split.labels)
         return scores
+
+    # Its state
 
     def identity(self) -> dict[str, Any]:
         """What a resumed run must have in common with the one it resumes."""
@@ -136,22 +284,29 @@ class Trainer:
             "data": self._fingerprint,
         }
 
+    def require_agreement(self) -> None:
+        """Raises RankError naming a rank that is not at the same step of the same run with the same weights."""
+        if self.ranks.size > 1:
+            weights = checkpoint.weights_hash(self.supernet.state_dict())
+            self.ranks.require_agreement(**self.identity(), step=self.step, weights=weights)
+
     def save(self, path: Path) -> None:
         """Writes everything that `restore` needs, atomically; raises OSError when the disk is full."""
-        weights = self.supernet.state_dict()
-        momenta = {
-            f"momentum.{name}": self.optimizer.state[p]["momentum_buffer"]
-            for name, p in self.supernet.named_parameters()
-            if self.optimizer.state.get(p, {}).get("momentum_buffer") is not None
-        }
-        tensors = {f"model.{name}": t for name, t in weights.items()} | momenta
+        ready = self.ready.state_dict()
+        tensors = {f"model.{name}": t for name, t in ready.items()} | self._optimizer_state()
+        if self.average:
+            tensors |= {f"trained.{name}": t for name, t in self.supernet.state_dict().items()}
+        tensors |= {f"sampler.{name}": torch.from_numpy(np.asarray(a)) for name, a in self.sampler.state().items()}
         tensors["rng.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
         state = self.identity() | {
             "step": self.step,
             "total_steps": self.total_steps,
-            "weights_hash": checkpoint.weights_hash(weights),
+            "rollbacks": self.rollbacks,
+            "averaged": int(self.average.n_averaged) if self.average else 0,
+            "spikes": asdict(self.spikes),
+            "weights_hash": checkpoint.weights_hash(ready),
         }
         checkpoint.save(path, tensors, state)
 
@@ -164,58 +319,39 @@ class Trainer:
         tensors, state = checkpoint.load(path)
         if differs := _differences(state, self.identity()):
             raise TrainingError(f"cannot resume {path}: {'; '.join(differs)}")
-        self.supernet.load_state_dict(checkpoint.select(tensors, "model"))
-        params = dict(self.supernet.named_parameters())
-        for name, momentum in checkpoint.select(tensors, "momentum").items():
-            self.optimizer.state[params[name]]["momentum_buffer"] = momentum.to(self.device)
+        self.ready.load_state_dict(checkpoint.select(tensors, "model"))
+        if self.average:
+            self.supernet.load_state_dict(checkpoint.select(tensors, "trained"))
+            self.average.n_averaged.fill_(state["averaged"])
+        self._load_optimizer_state(tensors)
+        self.step = int(state["step"])
+        self.rollbacks = int(state["rollbacks"])
+        self.spikes = SpikeDetector(**state["spikes"])
+        self.sampler = self._sampler(self.schedule.phase(max(self.step - 1, 0)).space)
+        self.sampler.load({name: t.numpy() for name, t in checkpoint.select(tensors, "sampler").items()})
         torch.set_rng_state(tensors["rng.cpu"])
         if self.device.type == "cuda" and "rng.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
-        self.step = int(state["step"])
+
+    def _optimizer_state(self) -> dict[str, Tensor]:
+        """The optimizer's tensors as `optimizer.KIND.PARAMETER`."""
+        return {
+            f"optimizer.{kind}.{name}": value
+            for name, p in self.supernet.named_parameters()
+            for kind, value in self.optimizer.state.get(p, {}).items()
+            if isinstance(value, Tensor)
+        }
+
+    def _load_optimizer_state(self, tensors: Mapping[str, Tensor]) -> None:
+        params = dict(self.supernet.named_parameters())
+        self.optimizer.state.clear()
+        for key, value in checkpoint.select(tensors, "optimizer").items():
+            kind, _, name = key.partition(".")
+            device = "cpu" if kind == "step" else self.device  # AdamW counts its steps on the CPU
+            self.optimizer.state[params[name]][kind] = value.to(device)
 
 
-def fit(trainer: Trainer, checkpoint_path: Path, metrics_path: Path, hooks: Hooks | None = None) -> bool:
-    """Trains to the end; True when it got there, False when `hooks.should_stop` ended it with a checkpoint.
-
-    metrics_path: JSON lines, one record every few steps and one an epoch; records after the trainer's current step
-    (written before a crash) are removed first, so that a resumed run's file has no step twice.
-    """
-    hooks = hooks or Hooks()
-    _truncate_records(metrics_path, trainer.step)
-    last_save = time.monotonic()
-    with open(metrics_path, "a", encoding="utf-8") as file:
-
-        def record(values: Mapping[str, Any]) -> None:
-            file.write(json.dumps(values) + "\n")
-            file.flush()
-            hooks.on_record(dict(values))
-
-        while trainer.step < trainer.total_steps:
-            epoch, start = divmod(trainer.step, trainer.steps_per_epoch)
-            tick, ticked = time.monotonic(), trainer.step
-            batches = train_batches(trainer.data, trainer.config.batch_size, trainer.config.seed, epoch, start)
-            for _, images, labels in batches:
-                metrics = trainer.train_step(images.to(trainer.device), labels.to(trainer.device))
-                if trainer.step % LOG_EVERY == 0 or trainer.step == trainer.total_steps:
-                    now = time.monotonic()
-                    speed = (trainer.step - ticked) * trainer.config.batch_size / (now - tick)
-                    tick, ticked = now, trainer.step
-                    record(_step_record(trainer, epoch, metrics, speed))
-                if hooks.should_stop() and trainer.step % trainer.steps_per_epoch:
-                    trainer.save(checkpoint_path)
-                    return False
-                if time.monotonic() - last_save > SAVE_SECONDS:
-                    trainer.save(checkpoint_path)
-                    last_save = time.monotonic()
-            record({"step": trainer.step, "epoch": epoch + 1, **trainer.validate()})
-            trainer.save(checkpoint_path)
-            last_save = time.monotonic()
-            if hooks.should_stop() and trainer.step < trainer.total_steps:
-                return False
-    return True
-
-
-def load_supernet(path: Path) -> tuple[Supernet, dict[str, Any]]:
+def load_supernet(path: Path) -> tuple[SharedWeights, dict[str, Any]]:
     """The supernet of a checkpoint on the CPU, and the checkpoint's state (`step`, `total_steps`, `weights_hash`, …).
 
     Raises CheckpointError naming the file when it cannot be read.
@@ -223,7 +359,7 @@ def load_supernet(path: Path) -> tuple[Supernet, dict[str, Any]]:
     from search_spaces.network import NetworkSpace
 
     tensors, state = checkpoint.load(path)
-    supernet = Supernet(NetworkSpace.from_dict(state["space"]))
+    supernet = make_supernet(NetworkSpace.from_dict(state["space"]), state["recipe"].get("members", 1))
     supernet.load_state_dict(checkpoint.select(tensors, "model"))
     return supernet, state
 
@@ -239,31 +375,6 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _step_record(trainer: Trainer, epoch: int, metrics: Mapping[str, Tensor], speed: float) -> dict[str, Any]:
-    values = {name: round(float(value), 6) for name, value in metrics.items()}
-    lr = trainer.learning_rate(trainer.step - 1)
-    return {"step": trainer.step, "epoch": epoch + 1, "lr": lr, **values, "images_per_s": round(speed, 1)}
-
-
-def _optimizer(supernet: Supernet, config: TrainConfig) -> torch.optim.SGD:
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for name, param in supernet.named_parameters():
-        is_weight = param.ndim >= 2 and ("conv" in name or "fc" in name) and "transforms" not in name
-        (decayed if is_weight else plain).append(param)
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
-
-
-def _autocast(device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
-    """bf16 where the hardware computes in it, else full precision."""
-    if device.type == "cuda":
-        supported = torch.cuda.is_bf16_supported()
-    else:
-        supported = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return (lambda: torch.autocast(device.type, torch.bfloat16)) if supported else nullcontext
-
-
 def _differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     found = []
     for part in ("space", "recipe"):
@@ -274,14 +385,3 @@ def _differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     if saved["data"] != now["data"]:
         found.append("the images, labels or splits are not those it was trained on")
     return found
-
-
-def _truncate_records(path: Path, step: int) -> None:
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with suppress(ValueError, KeyError, TypeError):  # a line torn by a crash is no record
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-    path.write_text("".join(kept), encoding="utf-8")

@@ -27,6 +27,8 @@ def randomised(space: NetworkSpace, seed: int = 0) -> Supernet:
             elif isinstance(module, ElasticConv2d):
                 for transform in module.transforms.values():
                     transform += 0.1 * torch.randn(transform.shape, generator=generator)
+                if module.bias is not None:
+                    draw(module.bias, -0.5, 0.5)
     return supernet
 
 

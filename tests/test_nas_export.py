@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -9,15 +10,17 @@ import sys
 import numpy as np
 import pytest
 import torch
+from spaces import NETWORKS
 from supernets import randomised
 
 import nas.export as exporting
 from nas.export import ExportError, export_subnet
 from nas.export.isolated import StandaloneError, predict_isolated
-from nas.run import Run, RunError
+from nas.run import DataOptions, Run, RunError
 from search_spaces import catalog
 from supernet.data import ImageData, Split
 from supernet.evaluate import predict, recalibrate
+from supernet.recipe import TrainConfig
 
 
 def random_data(space):
@@ -30,19 +33,34 @@ def random_data(space):
     return ImageData(split, split, split, split, mean, std, classes, False, 0)
 
 
-@pytest.mark.parametrize("name", catalog.SPACES)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_the_files_alone_compute_what_the_subnet_does(name, tmp_path):
-    space = catalog.get(name)
+    space = NETWORKS[name]
     data, supernet = random_data(space), randomised(space)
-    arch = space.sample(np.random.default_rng(1))
+    arch = dataclasses.replace(space.sample(np.random.default_rng(1)), resolution=space.resolution_choices[0])
     subnet = supernet.export(arch)
     recalibrate(subnet, data.calibration.images, data.mean, data.std)
     exporting.write_model(tmp_path, subnet.plan, arch.key, subnet, data)
     standalone = predict_isolated(tmp_path, data.test.images)
     expected = predict(subnet, data.test.images, data.mean, data.std)
     torch.testing.assert_close(standalone, expected, rtol=0, atol=1e-5)
-    compile((tmp_path / "model.py").read_text(), "model.py", "exec")
     assert sorted(f.name for f in tmp_path.iterdir()) == ["model.py", "model.safetensors"]
+
+
+def test_a_network_of_a_lower_resolution_says_so_and_takes_images_of_any_size(tmp_path, monkeypatch):
+    space = NETWORKS["every_block_strided_and_pooled"]
+    data, supernet = random_data(space), randomised(space)
+    run = Run.create(tmp_path / "run", space, DataOptions("digits"), TrainConfig(), list(data.classes))
+    monkeypatch.setattr(exporting, "load_trained", lambda run: (supernet, {"weights_hash": "0" * 64}, data))
+    arch = space.smallest()
+    assert (arch.resolution, data.image_size) == (11, 16)
+    certificate = export_subnet(run, arch, tmp_path / "model")
+    assert certificate.macs == certificate.counted_macs
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["pretrained_cfg"]["input_size"] == [2, 11, 11]
+    assert "| Input | 11x11 pixels" in (tmp_path / "model" / "README.md").read_text()
+    source = (tmp_path / "model" / "model.py").read_text()
+    assert all(f"class {name}(" in source for name in ("Stem", "BasicBlock", "BottleneckBlock", "MBConvBlock", "Head"))
 
 
 def test_a_model_that_needs_this_project_is_found_out(tmp_path):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
+import math
+import os
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +17,6 @@ from hypothesis import strategies as st
 from spaces import NETWORKS
 
 from search_spaces import catalog, cost
-from search_spaces.arch import Arch
 from search_spaces.feasible import ENUMERABLE, InfeasibleLimitsError, preflight, sample_feasible, violation
 from search_spaces.network import NetworkSpace, Stage
 from search_spaces.plan import plan
@@ -46,18 +50,23 @@ catalog_only = pytest.mark.parametrize(
 
 @catalog_only
 def test_smallest_has_the_fewest_macs_and_most_macs_the_most(space):
-    """Width and kernel only add MACs, so the extremes over all depths and pools are the extremes of the space."""
-    narrow, wide = space.smallest(), space.largest()
+    """The other genes only add MACs, so the extremes over all depths and pools are the extremes of the space."""
     depths = list(itertools.product(*(stage.depths for stage in space.stages)))
-    archs = [
-        space.canonical(Arch(depth, base.width, base.kernel, pool, space.image_size))
-        for base in (narrow, wide)
-        for depth in depths
-        for pool in itertools.combinations(space.active_slots(depth), space.num_pools)
-    ]
-    macs = cost.macs(space, archs)
-    assert macs.min() == cost.macs(space, space.smallest())
-    assert macs.max() == cost.macs(space, space.most_macs())
+    combinations = [(d, p) for d in depths for p in _pools(space, d)]
+    for base, extreme in ((space.smallest(), min), (space.largest(), max)):
+        archs = [space.canonical(replace(base, depth=d, pool=p)) for d, p in combinations]
+        expected = space.smallest() if extreme is min else space.most_macs()
+        assert extreme(cost.macs(space, archs)) == cost.macs(space, expected)
+
+
+def _pools(space, depth, most=30):
+    """All pooling positions at this depth; where they are too many, the earliest, the latest and some at random."""
+    active = space.active_slots(depth)
+    if math.comb(len(active), space.num_pools) <= 500:
+        return list(itertools.combinations(active, space.num_pools))
+    rng = np.random.default_rng(0)
+    drawn = [tuple(sorted(rng.permutation(active)[: space.num_pools].tolist())) for _ in range(most)]
+    return [tuple(active[: space.num_pools]), tuple(active[-space.num_pools :]), *drawn]
 
 
 def test_resnet20_has_the_published_macs():
@@ -72,6 +81,63 @@ def test_resnet_cifar_reaches_the_promised_range():
     space = catalog.get("resnet_cifar")
     assert cost.macs(space, space.smallest()) < 10e6
     assert cost.macs(space, space.largest()) > 150e6
+
+
+def _ofa_table() -> Path:
+    """NAS_TABLES, or data/tables of the shared folder beside this checkout; both are optional."""
+    folder = os.environ.get("NAS_TABLES") or Path(__file__).parents[2] / "shared" / "data" / "tables"
+    return Path(folder) / "ofa_mbv3w10_dynast.csv"
+
+
+@pytest.mark.skipif(not _ofa_table().exists(), reason=f"no table {_ofa_table()}; NAS_TABLES names its folder")
+def test_mobilenet_v3_costs_what_once_for_all_counts():
+    """Every row of a public table of Once-for-All subnets (kernels, expand ratios and depths, with their costs)."""
+    space = catalog.get("mobilenet_v3")
+    with open(_ofa_table(), newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2373
+    width = [stage.widths[0] for stage in space.stages]
+    genes = {"depth": "d", "kernel": "ks", "expand": "e"}
+    archs = [
+        space.arch_from_dict({
+            **{gene: [int(digit) for digit in row[column]] for gene, column in genes.items()},
+            "width": width,
+            "resolution": int(row["r"]),
+        })
+        for row in rows
+    ]  # fmt: skip
+    known = cost.costs(space, archs)
+    assert known["macs"].tolist() == [int(row["macs"]) for row in rows]
+    assert known["params"].tolist() == [int(row["params"]) for row in rows]
+    for arch, row in zip(archs[::50], rows[::50]):
+        assert (plan(space, arch).macs, plan(space, arch).params) == (int(row["macs"]), int(row["params"]))
+
+
+def test_resnet50_contains_the_published_one():
+    """25.56M parameters and 4.1 GMACs, and our average-pooled shortcuts change neither."""
+    space = catalog.get("resnet50")
+    resnet50 = replace(space.largest(), depth=(3, 4, 6, 3), expand=(0.25,) * space.num_slots)
+    lowered = plan(space, space.canonical(resnet50))
+    assert lowered.params == 25_557_032
+    assert round(lowered.macs / 1e9, 2) == 4.09
+
+
+def test_wide_resnet_contains_the_published_one():
+    space = catalog.get("wide_resnet")
+    lowered = plan(space, space.largest())
+    assert round(lowered.params / 1e6, 1) == 11.0  # WRN-16-8
+    assert [b.out_size for b in lowered.blocks[:-1]] == [32, 32, 32, 16, 16, 8, 8]
+
+
+def test_moving_the_downsampling_leaves_the_parameters():
+    strided, pooled = catalog.get("mobilenet_v3"), catalog.get("mobilenet_v3_pooling")
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        arch = strided.sample(rng)
+        moved = pooled.with_pools(arch, (0, 4, 8, 16))
+        assert cost.params(pooled, moved) == cost.params(strided, arch)
+        # in front of the whole block rather than at its depthwise convolution: the expansion runs on a quarter
+        assert cost.macs(pooled, moved) < cost.macs(strided, arch)
 
 
 @every_network

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,6 +81,29 @@ def test_the_same_generator_gives_the_same_members(space):
     assert draw() == draw()
 
 
+@every_network
+@few
+@given(data=st.data())
+def test_canonical_is_idempotent_and_keeps_what_has_an_effect(space, data):
+    """From any genes, inactive ones and pools before inactive slots included."""
+    slots = range(space.num_slots)
+    raw = Arch(
+        depth=tuple(data.draw(st.sampled_from(s.depths)) for s in space.stages),
+        width=tuple(data.draw(st.sampled_from(s.widths)) for s in space.stages),
+        kernel=tuple(data.draw(st.sampled_from(space.stages[s].kernels)) for s in space.stage_of),
+        pool=tuple(data.draw(st.permutations(slots))[: space.num_pools]),
+        resolution=data.draw(st.sampled_from(space.resolution_choices)),
+        expand=tuple(float(data.draw(st.sampled_from(space.expands_of(t)))) for t in slots if space.has_expand),
+    )
+    arch = space.canonical(raw)
+    space.validate(arch)
+    assert space.canonical(arch).key == arch.key == space.decode(space.encode(arch)).key
+    assert (arch.depth, arch.width, arch.resolution) == (raw.depth, raw.width, raw.resolution)
+    for slot in space.active_slots(raw.depth):
+        assert arch.kernel[slot] == raw.kernel[slot]
+        assert arch.expand[slot : slot + 1] == raw.expand[slot : slot + 1]
+
+
 @every_listable
 def test_size_counts_what_enumerate_yields(space):
     archs = list(space.enumerate())
@@ -98,6 +122,64 @@ def test_decode_reaches_every_canonical_architecture_and_no_other(space):
 @every_network
 def test_spaces_survive_json(space):
     assert NetworkSpace.from_dict(json.loads(json.dumps(space.to_dict()))) == space
+
+
+def test_the_first_release_wrote_this_form_and_still_does():
+    """Checkpoints, runs and studies hold it: fields that came later are absent where they say nothing."""
+    first = {
+        "name": "digits",
+        "stages": [
+            {"depths": [1, 2], "widths": [16, 24, 32], "kernels": [3, 5]},
+            {"depths": [1, 2], "widths": [32, 48, 64], "kernels": [3, 5]},
+        ],
+        "num_pools": 1,
+        "in_channels": 1,
+        "image_size": 8,
+        "num_classes": 10,
+    }
+    assert catalog.get("digits").to_dict() == first
+    assert NetworkSpace.from_dict(first) == catalog.get("digits")
+
+
+def test_the_imagenet_spaces_are_what_was_promised():
+    mobile, pooled = catalog.get("mobilenet_v3"), catalog.get("mobilenet_v3_pooling")
+    assert mobile.size() == 25 * sum(9**d for d in (2, 3, 4)) ** 5
+    assert mobile.resolutions == tuple(range(128, 225, 4))
+    assert [s.stride for s in mobile.stages] == [2, 2, 2, 1, 2]
+    assert [s.stride for s in pooled.stages] == [1] * 5
+    assert pooled.num_pools == 4
+    assert catalog.get("resnet50").resolutions == tuple(range(128, 225, 16))
+    assert catalog.get("mobilenet_v3", image_size=32).resolutions == (20, 24, 28, 32)
+    assert catalog.get("mobilenet_v3_pooling", image_size=32).resolutions == (32,)
+    with pytest.raises(ValueError, match="resolutions: 16 is too small for num_pools 4"):
+        catalog.get("mobilenet_v3_pooling", image_size=16)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"expand": [5] * 20}, r"gene expand\[0\] is 5; valid: 3, 4, 6"),
+        ({"expand": [3] * 19}, r"gene expand has 19 entries .*; this space takes 20"),
+        ({"expand": [3, "4"]}, r"gene 'expand' must be a list of numbers"),
+        ({"expand": []}, r"gene expand has 0 entries"),
+        ({"resolution": 130}, r"gene resolution is 130; valid: 128, 132, .*224"),
+        ({"pool": [1]}, r"gene pool is \(1,\); valid: 0 different slots"),
+    ],
+)
+def test_a_bad_gene_of_a_mobile_net_is_named(change, message):
+    space = catalog.get("mobilenet_v3")
+    with pytest.raises(ValueError, match=message):
+        space.arch_from_dict(space.smallest().to_dict() | change)
+
+
+def test_one_network_has_one_key_however_its_ratios_are_written():
+    space = catalog.get("mobilenet_v3")
+    data = space.largest().to_dict()
+    del data["resolution"]
+    arch = space.arch_from_dict(data | {"expand": [6.0] * 20})
+    assert arch.key == space.largest().key
+    with pytest.raises(ValueError, match=r"gene expand\[3\] is 6, but the slot is inactive; valid: 3"):
+        space.validate(replace(arch, depth=(3, 4, 4, 4, 4), kernel=(7, 7, 7, 3) + (7,) * 16))
 
 
 def test_the_catalog_is_what_was_promised():
@@ -194,12 +276,27 @@ def test_validate_refuses_what_is_not_canonical():
         ({"num_classes": 1}, "num_classes must be an integer of at least 2"),
         ({"colour": 3}, "unknown field 'colour'; valid fields: name, stages"),
         ({"stages": "x"}, "stages must be a list"),
+        ({"stages": [{"depths": [1], "widths": [8], "block": "conv"}]}, "block is 'conv'; valid: basic, bottleneck"),
+        ({"stages": [{"depths": [1], "widths": [8], "stride": 3}]}, "stride is 3; valid: 1, 2"),
+        ({"stages": [{"depths": [1], "widths": [8], "stride": True}]}, "stride is True; valid: 1, 2"),
+        ({"stages": [{"depths": [1], "widths": [8], "block": "mbconv"}]}, "a mbconv block takes at least one ratio"),
+        ({"stages": [{"depths": [1], "widths": [8], "expands": [2]}]}, "a basic block takes none"),
+        ({"stages": [{"depths": [1], "widths": [8], "expands": 2}]}, r"stages\[0\].expands must be a list of numbers"),
+        ({"stages": [{"depths": [1], "widths": [8], "expands": [0]}]}, "expands must be positive numbers"),
+        ({"stages": [{"depths": [1], "widths": [8], "se": True}]}, "act and se are for mbconv, not for basic"),
+        ({"resolutions": [16, 24]}, r"resolutions must ascend to image_size 32, got \(16, 24\)"),
+        ({"resolutions": 32}, "resolutions must be a list"),
+        ({"resolutions": ["a"]}, "resolutions must be an integer"),
+        ({"stem": "deep"}, "stem is 'deep'; valid: stem, imagenet_stem, mobile_stem"),
+        ({"stem_width": 0}, "stem_width must be an integer of at least 1"),
+        ({"stem": "mobile_stem"}, "stem_width: a mobile_stem needs a number"),
+        ({"head": "mobile_head"}, r"head_widths is \(\), but mobile_head takes 2"),
     ],
 )
 def test_a_bad_space_names_the_field(fields, message):
     good = {"name": "mine", "stages": [{"depths": [1, 2], "widths": [8, 16], "kernels": [3]}], "num_pools": 1}
     with pytest.raises(ValueError, match=message):
-        NetworkSpace.from_dict(good | fields)
+        NetworkSpace.from_dict(good | {"image_size": 32} | fields)
 
 
 def test_choice_archs_read_as_mappings():

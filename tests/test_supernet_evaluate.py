@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -22,6 +23,7 @@ from supernet.evaluate import (
     recalibrate,
     shared_arrays,
 )
+from supernet.subnet import resized
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,20 @@ def test_recalibration_forgets_what_was_there_before(supernet, data):
         recalibrate(subnet, images, data.mean, data.std)
     for name, tensor in a.state_dict().items():
         assert torch.equal(tensor, b.state_dict()[name]), name
+
+
+def test_images_are_resized_to_the_resolution_as_in_the_elastic_forward(data):
+    space = replace(catalog.get("digits"), resolutions=(6, 8))
+    supernet = randomised(space).eval()
+    arch, images = space.smallest(), data.validation.images[:50]
+    assert arch.resolution == 6
+    with torch.no_grad():
+        elastic = supernet(normalize(images, data.mean, data.std), arch)
+    torch.testing.assert_close(predict(supernet.export(arch), images, data.mean, data.std), elastic, rtol=0, atol=1e-5)
+    subnet = supernet.export(arch)
+    recalibrate(subnet, images, data.mean, data.std)
+    x = resized(normalize(images, data.mean, data.std), 6)
+    torch.testing.assert_close(subnet.stem.bn.running_mean, subnet.stem.conv(x).mean((0, 2, 3)))
 
 
 @pytest.mark.parametrize("name", [n for n, s in NETWORKS.items() if s.in_channels == 1 and s.image_size == 8])

@@ -9,10 +9,10 @@ from spaces import NETWORKS
 from supernets import images, randomised
 
 from search_spaces import catalog
-from search_spaces.plan import plan
+from search_spaces.plan import Layer, plan
 from supernet.layers import ElasticConv2d
 from supernet.model import Supernet
-from supernet.subnet import Subnet, count_macs, count_params
+from supernet.subnet import Subnet, count_macs, count_params, resized
 
 every_network = pytest.mark.parametrize("space", NETWORKS.values(), ids=NETWORKS.keys())
 
@@ -30,7 +30,7 @@ def test_exported_subnet_equals_the_elastic_forward(space, training):
         subnet = supernet.export(arch)
         assert subnet.training == training
         with torch.no_grad():
-            torch.testing.assert_close(supernet(x, arch), subnet(x), rtol=0, atol=1e-5)
+            torch.testing.assert_close(supernet(x, arch), subnet(resized(x, arch.resolution)), rtol=0, atol=1e-5)
 
 
 @every_network
@@ -69,17 +69,20 @@ def test_weights_outside_the_active_slice_get_exactly_no_gradient(space):
             slot = int(rest.split(".")[0]) if part == "blocks" else -1
             assert slot in active or not grad.any(), name
         for block in lowered.blocks:
-            prefix = {"stem": "stem", "head": "head"}.get(block.kind, f"blocks.{block.slot}")
+            ends = {space.stem: "stem", space.head: "head"}
+            prefix = ends.get(block.kind, f"blocks.{block.slot}")
             for layer in block.layers:
                 grad = touched[f"{prefix}.{layer.name}.weight"].clone()
                 if layer.op == "norm":
-                    grad[block.level, : layer.out_channels] = 0
+                    grad[block.level if block.slot >= 0 else 0, : layer.out_channels] = 0
                 else:
                     edge = (grad.shape[-1] - layer.kernel) // 2 if grad.ndim == 4 else 0
                     inner = slice(edge, edge + layer.kernel)
-                    index = (slice(layer.out_channels), slice(layer.in_channels))
+                    index = (slice(layer.out_channels), slice(layer.in_channels // layer.groups))
                     grad[index + ((inner, inner) if grad.ndim == 4 else ())] = 0
                 assert not grad.any(), (prefix, layer)
+                if layer.op == "conv" and layer.bias:
+                    assert not touched[f"{prefix}.{layer.name}.bias"][layer.out_channels :].any(), (prefix, layer)
 
 
 @every_network
@@ -89,17 +92,35 @@ def test_every_residual_block_starts_as_its_shortcut(space):
     arch = space.largest()
     with torch.no_grad():
         before = supernet(x, arch)
-        for block in supernet.blocks:
-            block.conv1.weight.normal_()
-            block.conv2.weight.normal_()
+        for block in plan(space, arch).blocks:
+            if any(layer.ends_residual for layer in block.layers):
+                for layer in block.layers:
+                    if layer.op == "conv" and layer.name not in ("conv", "shortcut_conv"):  # the stem's, the shortcut's
+                        prefix = f"blocks.{block.slot}" if block.slot >= 0 else "stem"
+                        supernet.get_submodule(f"{prefix}.{layer.name}").weight.normal_()
         assert torch.equal(before, supernet(x, arch))
 
 
+def test_every_block_but_a_reshaping_inverted_bottleneck_is_residual():
+    for name, space in NETWORKS.items():
+        for block in plan(space, space.largest()).blocks[1:-1]:
+            ends = [layer.name for layer in block.layers if layer.ends_residual]
+            assert len(ends) == block.residual
+            assert block.residual or (block.kind == "mbconv" and (block.stride > 1 or space.projects(block.slot))), name
+
+
+def test_images_of_the_right_size_are_not_touched():
+    x = torch.randn(2, 3, 8, 8)
+    assert resized(x, 8) is x
+    assert resized(x, 6).shape == (2, 3, 6, 6)
+    flat = torch.full((1, 1, 9, 9), 0.3)
+    torch.testing.assert_close(resized(flat, 5), torch.full((1, 1, 5, 5), 0.3))
+
+
 def test_kernel_transforms_start_as_the_centre_crop():
-    conv = ElasticConv2d(3, 4, (3, 5, 7), levels=3)
-    layer = plan(catalog.get("resnet_cifar"), catalog.get("resnet_cifar").smallest()).blocks[1].layers[0]
+    conv = ElasticConv2d(Layer("conv", "conv1", 3, 4, 7, 8), (3, 5, 7), levels=3)
     for kernel, edge in ((3, 2), (5, 1), (7, 0)):
-        small = layer.__class__("conv", "conv1", 2, 3, kernel, 8)
+        small = Layer("conv", "conv1", 2, 3, kernel, 8)
         expected = conv.weight[:3, :2, edge : edge + kernel, edge : edge + kernel]
         for level in range(3):
             assert torch.equal(conv.sliced(small, level), expected)

@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from contextlib import nullcontext
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from search_spaces import catalog
+from search_spaces.network import NetworkSpace, Stage
 from supernet import checkpoint, datasets
-from supernet.data import prepare
-from supernet.distill import soft_cross_entropy
+from supernet.data import prepare, train_batches
+from supernet.distill import DISTILLATIONS, soft_cross_entropy
+from supernet.fit import Hooks, fit
 from supernet.model import Supernet
-from supernet.recipe import TrainConfig
-from supernet.sampling import SAMPLERS, sandwich, step_rng
-from supernet.train import Hooks, Trainer, TrainingError, fit, load_supernet, resolve_device
+from supernet.optim import OPTIMIZERS
+from supernet.recipe import OPTIMIZER_NAMES, TrainConfig
+from supernet.samplers import SAMPLERS
+from supernet.shrink import SCHEDULES
+from supernet.spikes import SpikeDetector
+from supernet.steps import STEP_PLANS
+from supernet.train import SpikeError, Trainer, TrainingError, load_supernet, resolve_device
 
+TINY = NetworkSpace("tiny", (Stage((1, 2), (4, 8), (1, 3)), Stage((1,), (8,), (3,))), 1, 1, 8, 10)
 CONFIG = TrainConfig(epochs=2, batch_size=128, lr=0.1, seed=3)
 
 
 @pytest.fixture(scope="module")
 def data():
     return prepare(datasets.load("digits"), seed=0)
+
+
+@pytest.fixture(scope="module")
+def few():
+    """Enough images for three small batches an epoch."""
+    raw = datasets.load("digits")
+    return prepare(replace(raw, train_images=raw.train_images[:160], train_labels=raw.train_labels[:160]), seed=0)
 
 
 def new_trainer(data, config=CONFIG, space=None):
@@ -51,67 +67,152 @@ def uninterrupted(data, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("stop_at", [1, 9, 12], ids=lambda n: f"stopped after step {n}")
-def test_resumed_equals_uninterrupted_bit_for_bit(data, uninterrupted, tmp_path, stop_at):
-    """Stops inside the first epoch, at its end (9 steps each) and inside the second."""
-    first = new_trainer(data)
-    assert first.steps_per_epoch == 9
-    assert not run(first, tmp_path, stop_at)
-    second = new_trainer(data)
+def resume(data, config, folder, stop_at, space=None):
+    """Stops a run after `stop_at` steps and finishes it with a new trainer."""
+    first = new_trainer(data, config, space)
+    assert not run(first, folder, stop_at)
+    second = new_trainer(data, config, space)
     torch.manual_seed(999)  # whatever the new process's generator holds must not matter
-    second.restore(tmp_path / "checkpoint.safetensors")
+    second.restore(folder / "checkpoint.safetensors")
     assert second.step == stop_at
-    assert run(second, tmp_path)
-    tensors, state = checkpoint.load(tmp_path / "checkpoint.safetensors")
-    expected, expected_state = checkpoint.load(uninterrupted / "checkpoint.safetensors")
+    assert run(second, folder)
+
+
+def assert_same_run(folder, expected_folder):
+    tensors, state = checkpoint.load(folder / "checkpoint.safetensors")
+    expected, expected_state = checkpoint.load(expected_folder / "checkpoint.safetensors")
     assert tensors.keys() == expected.keys()
     for name, tensor in tensors.items():
         assert torch.equal(tensor, expected[name]), name
     assert state == expected_state
-    assert records(tmp_path) == records(uninterrupted)
+    assert records(folder) == records(expected_folder)
 
 
-def test_records_written_after_the_last_checkpoint_are_replaced(data, uninterrupted, tmp_path):
-    """A killed run leaves records of steps that its checkpoint does not have, and perhaps half a line."""
-    run(new_trainer(data), tmp_path, stop_at=10)
-    with open(tmp_path / "metrics.jsonl", "a") as file:
-        file.write('{"step": 17, "epoch": 2, "loss_max": 99}\n{"step": 1')
+@pytest.mark.parametrize("stop_at", [1, 9, 12], ids=lambda n: f"stopped after step {n}")
+def test_resumed_equals_uninterrupted_bit_for_bit(data, uninterrupted, tmp_path, stop_at):
+    """Stops inside the first epoch, at its end (9 steps each) and inside the second."""
+    assert new_trainer(data).steps_per_epoch == 9
+    resume(data, CONFIG, tmp_path, stop_at)
+    assert_same_run(tmp_path, uninterrupted)
+
+
+PARTS = {
+    **{f"step plan {name}": {"step_plan": name} for name in STEP_PLANS if name != "sandwich"},
+    **{f"sampler {name}": {"sampler": name} for name in SAMPLERS if name != "uniform"},
+    **{f"schedule {name}": {"schedule": name} for name in SCHEDULES if name != "none"},
+    **{f"distillation {name}": {"distillation": name} for name in DISTILLATIONS if name != "soft_ce"},
+    "optimizer adamw": {"optimizer": "adamw", "lr": 0.002},
+    "max pooling shared": {"max_pooling": "shared"},
+    "matched bands": {"step_plan": "matched_min", "sampler": "adjacent_band"},
+    "mixup, drop-connect, average": {"mixup": 0.2, "drop_connect": 0.2, "ema": 0.9, "regularize_biggest_only": False},
+}
+
+
+@pytest.mark.parametrize("part", PARTS.values(), ids=PARTS.keys())
+def test_every_part_trains_and_resumes_bit_for_bit(few, tmp_path, part):
+    """Some steps on few images, stopped inside the last epoch, when every schedule has opened its choices."""
+    config = replace(CONFIG, epochs=3, batch_size=32, **part)
+    expected, resumed = tmp_path / "expected", tmp_path / "resumed"
+    expected.mkdir(), resumed.mkdir()
+    whole = new_trainer(few, config, TINY)
+    assert run(whole, expected)
+    resume(few, config, resumed, stop_at=whole.total_steps - 1, space=TINY)
+    assert_same_run(resumed, expected)
+
+
+def test_the_average_is_what_is_searched_and_the_trained_weights_are_kept(data, tmp_path):
+    trainer = new_trainer(data, replace(CONFIG, epochs=1, ema=0.5))
+    run(trainer, tmp_path)
+    loaded, _ = load_supernet(tmp_path / "checkpoint.safetensors")
+    weight, average = trainer.supernet.head.fc.weight, trainer.average.module.head.fc.weight
+    assert torch.equal(loaded.head.fc.weight, average)
+    assert not torch.equal(weight, average)
+
+
+def test_an_average_follows_its_formula(data):
+    trainer = new_trainer(data, replace(CONFIG, ema=0.75))
+    batches = train_batches(trainer.data, 128, CONFIG.seed, 0)
+    expected = None
+    for _, images, labels in itertools.islice(batches, 3):
+        trainer.train_step(images, labels)
+        weight = trainer.supernet.head.fc.weight.detach().clone()
+        expected = weight if expected is None else 0.75 * expected + 0.25 * weight
+    torch.testing.assert_close(trainer.average.module.head.fc.weight, expected)
+
+
+def poisoned(trainer, steps, times):
+    """A trainer whose images are not numbers at these steps, as often as `times` says."""
+    honest, left = trainer.train_step, dict.fromkeys(steps, times)
+
+    def train_step(images, labels):
+        if left.get(trainer.step):
+            left[trainer.step] -= 1
+            images = torch.full_like(images, math.nan)
+        return honest(images, labels)
+
+    trainer.train_step = train_step
+    return trainer
+
+
+def test_a_loss_that_is_not_finite_rolls_back_to_the_epoch_before_at_half_the_rate_and_is_reported(data, tmp_path):
+    trainer = poisoned(new_trainer(data), steps=[12], times=2)
+    assert run(trainer, tmp_path)
+    back = [r for r in records(tmp_path) if "rollback" in r]
+    assert [(r["step"], r["rollback"]) for r in back] == [(9, 1), (9, 2)]
+    assert "not finite at step 12" in back[0]["reason"]
+    assert "d2-2_w32-64" in back[0]["reason"]
+    assert trainer.rollbacks == 2
+    assert trainer.learning_rate(15) == pytest.approx(new_trainer(data).learning_rate(15) / 4)
+    steps = [r["step"] for r in records(tmp_path) if "loss_max" in r]
+    assert steps == sorted(set(steps)), "no step is recorded twice"
+
+
+def test_the_fourth_spike_stops_the_run_naming_step_and_architectures(data, tmp_path):
+    trainer = poisoned(new_trainer(data), steps=[3], times=9)
+    with pytest.raises(TrainingError, match=r"at step 3 .*d2-2_w32-64.*after 3 rollbacks; try a lower lr than 0.1"):
+        run(trainer, tmp_path)
+    assert len([r for r in records(tmp_path) if "rollback" in r]) == 3
+
+
+def test_a_rolled_back_run_resumes_as_it_would_have_gone_on(data, tmp_path):
+    expected, resumed = tmp_path / "expected", tmp_path / "resumed"
+    expected.mkdir(), resumed.mkdir()
+    assert run(poisoned(new_trainer(data), [10], 1), expected)
+    assert not run(poisoned(new_trainer(data), [10], 1), resumed, stop_at=14)
     second = new_trainer(data)
-    second.restore(tmp_path / "checkpoint.safetensors")
-    run(second, tmp_path)
-    assert records(tmp_path) == records(uninterrupted)
+    second.restore(resumed / "checkpoint.safetensors")
+    assert second.rollbacks == 1
+    assert run(second, resumed)
+    assert_same_run(resumed, expected)
 
 
-def test_training_learns(uninterrupted):
-    losses = [r["loss_max"] for r in records(uninterrupted) if "loss_max" in r]
-    assert losses[-1] < math.log(10)
+def test_a_jump_of_the_loss_towards_chance_is_a_spike_and_noise_is_not():
+    rng = np.random.default_rng(0)
+    detector = SpikeDetector(chance=math.log(10))
+    assert not any(detector.is_spike(loss) for loss in 0.5 + 0.3 * rng.standard_normal(2000))
+    collapse = [detector.is_spike(2.3) for _ in range(20)]
+    assert any(collapse)
+    assert not collapse[0], "a single bad batch is no collapse"
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_a_step_trains_largest_sampled_smallest_and_derives_from_seed_and_step(name):
-    space = catalog.get("resnet_cifar")
-    step = sandwich(space, SAMPLERS[name], seed=1, step=5, num_random=3)
-    assert [s.role for s in step] == ["max", "random", "random", "random", "min"]
-    assert (step[0].arch, step[-1].arch) == (space.largest(), space.smallest())
-    for subnet in step:
-        space.validate(subnet.arch)
-    assert step == sandwich(space, SAMPLERS[name], seed=1, step=5, num_random=3)
-    assert step[1:4] != sandwich(space, SAMPLERS[name], seed=1, step=6, num_random=3)[1:4]
-    assert step[1:4] != sandwich(space, SAMPLERS[name], seed=2, step=5, num_random=3)[1:4]
-    # the draws of a step do not depend on how many there are, nor on one another
-    assert step[1:3] == sandwich(space, SAMPLERS[name], seed=1, step=5, num_random=2)[1:3]
-    assert step_rng(1, 5, 0).random() != step_rng(1, 5, 1).random()
+def test_an_outside_teacher_teaches_every_subnet_on_the_same_crops(data):
+    """Other labels change nothing, and the teacher sees the very images of the step."""
+    seen = []
 
+    class Spy(torch.nn.Module):
+        def forward(self, x):
+            seen.append(x.clone())
+            return torch.eye(10)[torch.arange(len(x)) % 10] * 5
 
-def test_soft_cross_entropy_has_the_gradient_of_kl_and_none_for_the_teacher():
-    student, teacher = torch.randn(6, 5, requires_grad=True), torch.randn(6, 5, requires_grad=True)
-    soft_cross_entropy(student, teacher).backward()
-    assert teacher.grad is None
-    soft = student.grad.clone()
-    student.grad = None
-    kl = F.kl_div(F.log_softmax(student, 1), F.softmax(teacher.detach(), 1), reduction="batchmean")
-    kl.backward()
-    torch.testing.assert_close(soft, student.grad)
+    images = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    config = replace(CONFIG, dropout=0.0)
+    losses = []
+    for labels in (torch.zeros(16, dtype=torch.int64), torch.ones(16, dtype=torch.int64)):
+        torch.manual_seed(0)
+        trainer = Trainer(Supernet(catalog.get("digits")), data, config, "cpu", Spy())
+        losses.append({k: v for k, v in trainer.train_step(images, labels).items() if k.startswith("loss")})
+    assert losses[0] == losses[1]
+    assert all(torch.equal(x, images) for x in seen)
 
 
 def step_gradients(trainer, labels):
@@ -141,7 +242,7 @@ def test_gradients_are_summed_over_the_subnets(data):
     twin = new_trainer(data, config).supernet.train()
     x = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     teacher = None
-    for subnet in sandwich(twin.space, SAMPLERS["uniform"], config.seed, 0, 2):
+    for subnet in new_trainer(data, config)._subnets(x, labels):
         logits = twin(x, subnet.arch)
         if teacher is None:
             F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing).backward()
@@ -168,7 +269,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_architecture
     trainer = new_trainer(data)
     before = {name: t.clone() for name, t in trainer.supernet.named_parameters()}
     x = torch.full((16, 1, 8, 8), float("nan"))
-    with pytest.raises(TrainingError, match=r"not finite at step 0 .*d2-2_w32-64.*lower lr than 0.1"):
+    with pytest.raises(SpikeError, match=r"not finite at step 0 .*d2-2_w32-64"):
         trainer.train_step(x, torch.zeros(16, dtype=torch.int64))
     assert all(torch.equal(before[name], t) for name, t in trainer.supernet.named_parameters())
 
@@ -204,7 +305,29 @@ def test_a_recipe_out_of_range_names_the_field(field, value):
 
 
 def test_unknown_names_list_the_valid_ones():
-    with pytest.raises(ValueError, match="unknown sampler 'best'; valid: uniform"):
+    with pytest.raises(ValueError, match="unknown sampler 'best'; valid: uniform, macs_binned"):
         TrainConfig(sampler="best")
     with pytest.raises(ValueError, match="unknown device 'tpu'; valid: auto, cpu, cuda"):
         resolve_device("tpu")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"schedule": "delayed_epsilon", "optimizer": "adamw"}, "'delayed_epsilon' needs optimizer 'sgd', not 'adamw'"),
+        (
+            {"step_plan": "chunked", "batch_size": 100, "num_random": 3},
+            "batch_size 100 is not divisible by num_random 3",
+        ),
+        ({"step_plan": "single_path", "distillation": "soft_ce"}, "needs a teacher, and step plan 'single_path'"),
+        ({"members": 2}, "set max_pooling 'shared'"),
+        ({"step_plan": "sorted", "num_random": 0}, "needs num_random of at least 1"),
+    ],
+)
+def test_parts_that_exclude_each_other_are_refused_with_the_reason(fields, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**fields)
+
+
+def test_the_recipe_knows_every_optimizer():
+    assert set(OPTIMIZER_NAMES) == set(OPTIMIZERS)

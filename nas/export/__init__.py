@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from string import Template
 from typing import TYPE_CHECKING, Any
 
+from nas.export.source import model_source
 from nas.run import Run, require_empty, versions, write_json
 from nas.training import load_trained
+from nas.trust_report import quote, quoted_text
 from search_spaces.arch import Arch
 from search_spaces.plan import Plan, plan
 
@@ -37,6 +38,7 @@ class Certificate:
     this project and the supernet's own subnet. correct, total, top1: on the test set, read once for this.
     macs, params: of the plan; counted_*: by an independent counter on the model. weights_bytes: size of the weights.
     validation_top1: the search's score of the same architecture, recomputed.
+    trust: how well the supernet's scores rank (`nas trust`), where that was measured with these weights.
     """
 
     key: str
@@ -53,6 +55,7 @@ class Certificate:
     weights_bytes: int
     supernet: str
     seed: int
+    trust: dict[str, Any] | None = None
 
     def failures(self) -> list[str]:
         """The checks that did not hold."""
@@ -104,9 +107,10 @@ def export_subnet(run: Run | str | Path, arch: Arch, out: str | Path, *, force: 
             weights_bytes=(staged / "model.safetensors").stat().st_size,
             supernet=state["weights_hash"],
             seed=run.recipe.seed,
+            trust=quote(run, state["weights_hash"]),
         )
         write_json(staged / "config.json", _config(run, arch, data, certificate))
-        (staged / "README.md").write_text(_model_card(run, certificate), encoding="utf-8")
+        (staged / "README.md").write_text(_model_card(run, arch, certificate), encoding="utf-8")
         if failures := certificate.failures():
             kept = _free_name(out)
             staged.rename(kept)
@@ -121,19 +125,7 @@ def write_model(folder: Path, lowered: Plan, key: str, subnet: Subnet, data: Ima
 
     # the counters of batches seen have no use in a model that is not trained on, but plain modules expect them
     save_file({name: t.contiguous() for name, t in subnet.state_dict().items()}, folder / "model.safetensors")
-    rows = "".join(
-        f"    ({b.in_channels}, {b.out_channels}, {b.kernel}, {b.pool}, {b.project}),\n" for b in lowered.blocks[1:-1]
-    )
-    template = Template((Path(__file__).parent / "model.py.tmpl").read_text(encoding="utf-8"))
-    source = template.substitute(
-        title=f"{lowered.macs / 1e6:.1f}M MACs, {lowered.params / 1e3:.0f}k parameters: {key}",
-        in_channels=lowered.in_channels,
-        image_size=lowered.resolution,
-        num_classes=lowered.num_classes,
-        mean=tuple(round(m, 8) for m in data.mean),
-        std=tuple(round(s, 8) for s in data.std),
-        blocks=rows,
-    )
+    source = model_source(lowered, key, data)
     (folder / "model.py").write_text(source, encoding="utf-8")
 
 
@@ -173,7 +165,7 @@ def _config(run: Run, arch: Arch, data: ImageData, certificate: Certificate) -> 
         "num_classes": data.num_classes,
         "label_names": list(data.classes),
         "pretrained_cfg": {
-            "input_size": [data.in_channels, data.image_size, data.image_size],
+            "input_size": [data.in_channels, arch.resolution, arch.resolution],
             "fixed_input_size": False,
             "interpolation": "bicubic",
             "crop_pct": 1.0,
@@ -183,6 +175,7 @@ def _config(run: Run, arch: Arch, data: ImageData, certificate: Certificate) -> 
             "first_conv": "stem.conv",
             "classifier": "head.fc",
         },
+        "space": run.space.to_dict(),
         "arch": arch.to_dict(),
         "certificate": asdict(certificate),
         "data": run.data.name,
@@ -190,10 +183,11 @@ def _config(run: Run, arch: Arch, data: ImageData, certificate: Certificate) -> 
     }
 
 
-def _model_card(run: Run, c: Certificate) -> str:
+def _model_card(run: Run, arch: Arch, c: Certificate) -> str:
     rows: Mapping[str, str] = {
         "Test top-1": f"{c.top1:.2%} ({c.correct} of {c.total} images)",
         "Search-validation top-1": f"{c.validation_top1:.2%}",
+        "Input": f"{arch.resolution}x{arch.resolution} pixels; `preprocess` resizes images of another size (bicubic)",
         "MACs (multiply-adds for one image)": f"{c.macs:,}",
         "Parameters": f"{c.params:,}",
         "Weights file": f"{c.weights_bytes:,} bytes",
@@ -202,18 +196,18 @@ def _model_card(run: Run, c: Certificate) -> str:
         "Search space": run.space.name,
         "Supernet (SHA-256 of its weights)": f"`{c.supernet[:16]}`",
         "Training seed": str(c.seed),
+        "Trust in the supernet's ranking": quoted_text(c.trust),
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    size, channels = run.space.image_size, run.space.in_channels
     return f"""# An image classifier found by architecture search
 
-A residual network with max-pooling at searched positions, cut out of a weight-sharing supernet.
+A convolutional network with searched depth, widths and downsampling, cut out of a weight-sharing supernet.
 `model.py` needs torch and safetensors alone:
 
 ```python
 from model import load, preprocess
 model = load()
-logits = model(preprocess(images))  # uint8 [batch, {channels}, {size}, {size}]
+logits = model(preprocess(images))  # uint8 [batch, {run.space.in_channels}, height, width]
 ```
 
 | | |

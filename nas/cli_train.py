@@ -1,0 +1,138 @@
+"""`nas train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nas.terminal import next_step, quoted, say_stopping, stderr
+
+_PARTS = "Part of the recipe"
+
+
+def train(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Run folder to make, or to continue with --resume.")],
+    space: Annotated[str | None, typer.Option(help="Name of a space (`nas spaces`), or a .yaml file.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="digits, cifar10[:ROOT], cifar100[:ROOT], fashion_mnist[:ROOT], folder:DIR or npz:FILE."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training split.", show_default="30")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step.", show_default="128")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.", show_default="0.1")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides every random choice.", show_default="0")] = None,
+    step_plan: Annotated[
+        str | None,
+        typer.Option(
+            help="Subnets of a step: sandwich, single_path, sorted, chunked, matched_min or strict_fair.",
+            show_default="sandwich", rich_help_panel=_PARTS,
+        ),
+    ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help="How they are drawn: uniform, macs_binned, best_up, worst_up, adjacent_band or shifted.",
+            show_default="uniform", rich_help_panel=_PARTS,
+        ),
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            help="How choices open up: none, delayed_epsilon or progressive.",
+            show_default="none", rich_help_panel=_PARTS,
+        ),
+    ] = None,
+    distillation: Annotated[
+        str | None,
+        typer.Option(
+            help="Loss of a taught subnet: soft_ce, adaptive_alpha, ce_kd or none.",
+            show_default="soft_ce with a teacher", rich_help_panel=_PARTS,
+        ),
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of an exported model, or torchvision:NAME[:WEIGHTS.safetensors].",
+            show_default="the largest subnet", rich_help_panel=_PARTS,
+        ),
+    ] = None,
+    members: Annotated[
+        int | None,
+        typer.Option(help="Weight sets, routed on the pooling positions.", show_default="1", rich_help_panel=_PARTS),
+    ] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help="Any other setting of the recipe, such as mixup=0.2; repeat it.",
+            rich_help_panel=_PARTS,
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    image_size: Annotated[
+        int | None, typer.Option(help="Resize images to this many pixels a side.", show_default="the data's own")
+    ] = None,
+    download: Annotated[bool, typer.Option("--download", help="Fetch a missing torchvision data set.")] = False,
+    skip_corrupt: Annotated[
+        bool | None, typer.Option("--skip-corrupt", help="Leave out unreadable images and count them.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
+) -> None:  # fmt: skip
+    """Train the supernet of a space on a data set."""
+    from nas.progress import TrainingProgress
+    from nas.signals import stop_requests
+    from nas.training import train as run_training
+
+    named = {
+        "epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "step_plan": step_plan, "sampler": sampler,
+        "schedule": schedule, "distillation": distillation, "teacher": teacher, "members": members,
+    }  # fmt: skip
+    settings = _settings(recipe or [], {name: value for name, value in named.items() if value is not None})
+    console = stderr()
+    with stop_requests(say_stopping) as should_stop, TrainingProgress(console, out / "tensorboard") as progress:
+        run = run_training(
+            space, data, out, resume=resume, device=device, image_size=image_size, skip_corrupt=skip_corrupt,
+            download=download, on_start=progress.start, on_record=progress.record, should_stop=should_stop, **settings,
+        )  # fmt: skip
+    from nas.plots import save_training
+    from nas.quantities import show_quantity
+    from search_spaces import cost
+
+    save_training(run.metrics, run.path / "training.png", f"{run.space.name} on {run.data.name}")
+    print(f"picture: {run.path / 'training.png'}")
+    next_step(
+        f"nas search {quoted(run.path)} --max-macs {show_quantity(cost.macs(run.space, run.space.largest()) // 8)}"
+    )
+
+
+def _settings(texts: list[str], named: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a recipe from options and from texts NAME=VALUE, read by the type of the field's default."""
+    from dataclasses import fields
+
+    from supernet.recipe import TrainConfig
+
+    defaults = {field.name: field.default for field in fields(TrainConfig)}
+    settings = dict(named)
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name not in defaults:
+            raise ValueError(f"--recipe {text!r} is not NAME=VALUE of: {', '.join(defaults)}")
+        if name in settings:
+            raise ValueError(f"--recipe {text!r}: {name} was given already, as {settings[name]!r}")
+        settings[name] = _parsed(name, value, defaults[name])
+    return settings
+
+
+def _parsed(name: str, text: str, default: Any) -> Any:
+    if isinstance(default, bool):
+        if text not in ("true", "false"):
+            raise ValueError(f"--recipe {name} is {text!r}; valid: true, false")
+        return text == "true"
+    if isinstance(default, int | float):
+        try:
+            return type(default)(text)
+        except ValueError:
+            kind = "a whole number" if isinstance(default, int) else "a number"
+            raise ValueError(f"--recipe {name} is {text!r}; it must be {kind}") from None
+    return text

@@ -1,0 +1,90 @@
+"""`nas trust`, apart from the other commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nas.terminal import next_step, print_json, quoted, say_stopping, stderr
+
+
+def trust(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `nas train`.")],
+    archs: Annotated[int, typer.Option(help="Subnets to train alone; more later extends the sample.")] = 12,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of each.", show_default="the recipe's")] = None,
+    seed: Annotated[int, typer.Option(help="Decides the sample, initial weights and batches.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")
+    ] = False,
+) -> None:
+    """Train a sample of subnets alone: how well do the supernet's scores rank, and what corrects them?"""
+    from nas.run import Run
+    from nas.signals import stop_requests
+    from nas.trust import trust_run
+
+    opened = Run.open(run)
+    with stop_requests(say_stopping) as should_stop, _Progress(stderr(), archs) as progress:
+        report = trust_run(
+            opened, archs=archs, epochs=epochs, seed=seed, device=device,
+            on_start=progress.start, on_record=progress.record, should_stop=should_stop,
+        )  # fmt: skip
+    from nas.plots import save_trust
+
+    picture = run / "trust.png"
+    save_trust(report, picture, f"{opened.space.name} on {opened.data.name}")
+    if as_json:
+        print_json(report)
+        return
+    from nas import tables
+
+    tables.print_trust(report)
+    print(f"picture: {picture}")
+    next_step(_advice(run, report))
+
+
+def _advice(run: Path, report: dict[str, Any]) -> str:
+    """The search by whichever score ranked the sample better, where one of them says more than MACs do."""
+    inherited, null, calibrated = (
+        -1.0 if value is None else value
+        for value in (
+            report["kendall"]["value"], report["null_kendall"]["value"], report["calibration"]["leave_one_out_kendall"]
+        )
+    )  # fmt: skip
+    if null >= max(inherited, calibrated):
+        return f"train the supernet longer, or nas trust {quoted(run)} with more --archs: MACs alone rank as well"
+    if calibrated > inherited:
+        return f"nas search {quoted(run)} --score calibrated --study-name calibrated"
+    return f"nas search {quoted(run)} (the calibrated score ranks no better)"
+
+
+class _Progress:
+    """A bar over the steps of all trainings together."""
+
+    def __init__(self, console: Any, archs: int) -> None:
+        from nas.progress import bar
+
+        self._bar, self._archs = bar(console), archs
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._bar.tasks:
+            self._bar.stop()
+
+    def start(self, done: int, total: int) -> None:
+        self._steps = total // self._archs
+        self._done, self._arch = done, -1
+        self._task = self._bar.add_task("training alone", total=total, completed=done, note="")
+        self._bar.start()
+
+    def record(self, values: dict[str, Any]) -> None:
+        if values["arch"] != self._arch:
+            self._begun = self._done
+            self._arch = values["arch"]
+        self._done = self._begun + values["step"]
+        note = f"{values['arch'] + 1}/{self._archs} loss {values['loss']:.2f}"
+        self._bar.update(self._task, completed=self._done, note=note)

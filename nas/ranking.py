@@ -1,0 +1,69 @@
+"""Rank correlation, and how far a sample of a few architectures pins it down. Numpy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+Correlation = Callable[[np.ndarray, np.ndarray], float]
+
+
+def kendall(a: np.ndarray, b: np.ndarray) -> float:
+    """Kendall's tau-b of two float vectors [n]; NaN where one of them is constant (Kendall 1945, for ties)."""
+    i, j = np.triu_indices(len(a), 1)
+    x, y = np.sign(a[i] - a[j]), np.sign(b[i] - b[j])
+    pairs = np.sqrt(float(np.abs(x).sum()) * float(np.abs(y).sum()))
+    return float(x @ y / pairs) if pairs else float("nan")
+
+
+def spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's rho of two float vectors [n], ties at their mean rank; NaN where one of them is constant."""
+    x, y = _centred_ranks(a), _centred_ranks(b)
+    scale = np.sqrt(float(x @ x) * float(y @ y))
+    return float(x @ y / scale) if scale else float("nan")
+
+
+def bootstrap_interval(
+    correlation: Correlation, a: np.ndarray, b: np.ndarray, rng: np.random.Generator, draws: int = 2000
+) -> tuple[float, float]:
+    """The central 95 % of `correlation` over `draws` resamples of the n pairs (Efron's percentile interval).
+
+    It speaks of other architectures of the same kind, not of other trainings. NaN where no resample has a value.
+    """
+    picks = rng.integers(len(a), size=(draws, len(a)))
+    values = np.array([correlation(a[pick], b[pick]) for pick in picks])
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return float("nan"), float("nan")
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def noise_ceiling(correlation: Correlation, correct: np.ndarray, rng: np.random.Generator, draws: int = 500) -> float:
+    """The correlation that two readings of the same accuracies show, each on as many images of its own.
+
+    No predictor can be seen to rank better than about this, however good it is: the rest is the choice of images.
+    correct: bool [n, images], which images each of n networks gets right. A reading resamples the images, the same for
+    all networks, so what makes an image hard for all of them is no noise. The measured accuracies spread more than
+    the true ones, so they are first drawn together until their variance is what that noise leaves of it. The noise of
+    training seeds is not in it, and lowers the ceiling further. NaN where nothing but noise is left.
+    """
+    networks, images = correct.shape
+    measured = correct.mean(axis=1)
+    shares = rng.multinomial(images, np.full(images, 1 / images), size=2 * draws) / images
+    noise = shares @ correct.T - measured
+    unshared = noise - noise.mean(axis=1, keepdims=True)
+    spread = ((measured - measured.mean()) ** 2).mean()
+    left = 1 - (unshared**2).mean() / spread if spread else 0.0
+    if networks < 2 or left <= 0:
+        return float("nan")
+    readings = measured.mean() + np.sqrt(left) * (measured - measured.mean()) + noise
+    return float(np.nanmean([correlation(a, b) for a, b in zip(readings[:draws], readings[draws:], strict=True)]))
+
+
+def _centred_ranks(values: np.ndarray) -> np.ndarray:
+    below = (values[:, None] > values).sum(axis=1)
+    equal = (values[:, None] == values).sum(axis=1)
+    ranks = below + (equal - 1) / 2
+    return ranks - ranks.mean()

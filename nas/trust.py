@@ -1,0 +1,221 @@
+"""`trust`: how far a supernet's scores can be trusted, found by training a few of its subnets alone."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nas.calibration import LEAST_PAIRS, Calibration
+from nas.run import Run, RunError, write_json, writing
+from nas.sampling import spread_sample
+from nas.trust_report import Basis, Pair, figures, quote, save
+from search_spaces import cost
+from search_spaces.arch import Arch
+from search_spaces.plan import plan
+
+if TYPE_CHECKING:
+    from supernet.data import ImageData
+
+__all__ = ["quote", "trust_run"]
+
+log = logging.getLogger(__name__)
+
+FORMAT = "nas-standalone-1"
+
+
+def trust_run(
+    run: Run | str | Path,
+    *,
+    archs: int = 12,
+    epochs: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    on_start: Callable[[int, int], None] = lambda done, total: None,
+    on_record: Callable[[dict[str, Any]], None] = lambda record: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Trains a sample of the run's subnets alone, compares, fits a calibration; returns `nas.trust_report.figures`.
+
+    archs: how many, spread over the space's genes, poolings and MACs (`nas.sampling`); a later call with more extends
+    the sample, and what was trained with these epochs and this seed is never trained again. epochs: of each; by
+    default the recipe's. seed: decides sample, initial weights and batches, the last two alike for all architectures.
+    Both accuracies are read on the search-validation split, with recalibrated batch norms: searches use the
+    calibration, and what chooses must not have seen the test set.
+    on_start: called with the steps already done and the steps in all; on_record: `step` within a training, `loss`,
+    and the `arch` (from 0) that it belongs to. should_stop: asked at every record; True ends the call with
+    `Interrupted`, and the architecture under way is trained from its start the next time.
+    Raises ValueError for values out of range, RunError for a run that is being trained, CheckpointError for one that
+    is not trained, TrainingError when a training diverges.
+    """
+    run = run if isinstance(run, Run) else Run.open(run)
+    epochs = run.recipe.epochs if epochs is None else epochs
+    if epochs < 1:
+        raise ValueError(f"epochs is {epochs}; valid: at least 1")
+    if archs < LEAST_PAIRS:
+        raise ValueError(f"archs is {archs}; valid: {LEAST_PAIRS} to the size of the space ({run.space.size()})")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; valid: at least 0")
+    sample = spread_sample(run.space, archs, seed)
+
+    from nas.training import load_trained
+
+    with writing(run):
+        supernet, state, data = load_trained(run)
+        basis = Basis(state["weights_hash"], state["data"], epochs, seed)
+        _warn_of_changes(run, basis)
+        standalone = _train_missing(run, sample, basis, data, device, on_start, on_record, should_stop)
+        inherited = _inherited(run, supernet, state, data, sample)
+        macs = cost.macs(run.space, sample).tolist()
+        pairs = [Pair(*row) for row in zip(sample, macs, inherited, standalone, strict=True)]
+        calibration = Calibration.fit(run.space, sample, inherited, [pair.standalone for pair in pairs])
+        report = figures(pairs, calibration, basis)
+        save(run, report, calibration)
+    return report
+
+
+def standalone_record(
+    run: Run,
+    arch: Arch,
+    data: ImageData,
+    epochs: int,
+    seed: int,
+    device: str,
+    on_record: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
+    """Trains `arch` alone and reads which images of the search-validation split it gets right, in fp32 and with
+    recalibrated batch norms, as a supernet's subnet is read: a pure function of its arguments, but for the `seconds`.
+    """
+    from supernet.evaluate import predict, recalibrate
+    from supernet.standalone import train_alone
+
+    started = time.monotonic()
+    subnet = train_alone(plan(run.space, arch), data, run.recipe, epochs, seed, device, on_record)
+    recalibrate(subnet, data.calibration.images, data.mean, data.std)
+    logits = predict(subnet, data.validation.images, data.mean, data.std)
+    correct = (logits.argmax(1) == data.validation.labels).numpy()
+    return {
+        "format": FORMAT,
+        "arch": arch.to_dict(),
+        "epochs": epochs,
+        "seed": seed,
+        "images": len(correct),
+        "correct": np.packbits(correct).tobytes().hex(),
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def _train_missing(
+    run: Run,
+    sample: Sequence[Arch],
+    basis: Basis,
+    data: ImageData,
+    device: str,
+    on_start: Callable[[int, int], None],
+    on_record: Callable[[dict[str, Any]], None],
+    should_stop: Callable[[], bool],
+) -> list[np.ndarray]:
+    """Which images every architecture gets right alone, bool [images] each; written as soon as they are known."""
+    from nas.training import Interrupted
+    from supernet.data import steps_per_epoch
+
+    folder = _folder(run, basis)
+    folder.mkdir(parents=True, exist_ok=True)
+    found = [_read_record(folder, arch, basis, len(data.validation)) for arch in sample]
+    steps = basis.epochs * steps_per_epoch(len(data.train), run.recipe.batch_size)
+    on_start(steps * sum(correct is not None for correct in found), steps * len(sample))
+
+    def record(index: int, values: dict[str, Any]) -> None:
+        if should_stop():
+            done = sum(correct is not None for correct in found)
+            raise Interrupted(
+                f"stopped with {done} of {len(sample)} architectures trained; the same command continues: "
+                f"nas trust {shlex.quote(str(run.path))} --archs {len(sample)} --epochs {basis.epochs} "
+                f"--seed {basis.seed}"
+            )
+        on_record({"arch": index, **values})
+
+    for index, arch in enumerate(sample):
+        if found[index] is None:
+            result = standalone_record(
+                run, arch, data, basis.epochs, basis.seed, device, functools.partial(record, index)
+            )
+            write_json(_file(folder, arch), result)
+            found[index] = _unpacked(result)
+    return [correct for correct in found if correct is not None]
+
+
+def _inherited(run: Run, supernet: Any, state: dict[str, Any], data: ImageData, sample: Sequence[Arch]) -> list[float]:
+    """The search's own score of every architecture, from the run's evaluation cache where it is there."""
+    from nas.cache import EvaluationCache
+    from nas.searching import evaluator_of
+
+    spec, context = evaluator_of(run, supernet, state, data)
+    cache, evaluator = EvaluationCache(run.evaluations, json.dumps(context, sort_keys=True)), None
+    scores = []
+    try:
+        for arch in sample:
+            metrics = cache.get(arch.key)
+            if metrics is None:
+                evaluator = evaluator or spec.build()
+                metrics = dict(evaluator.evaluate([arch])[0])
+                cache.put(arch.key, metrics)
+            scores.append(metrics["top1"])
+    finally:
+        cache.close()
+    return scores
+
+
+def _folder(run: Run, basis: Basis) -> Path:
+    """Stand-alone trainings depend on neither the supernet's weights nor the sample: only on these two."""
+    return run.path / "trust" / f"epochs{basis.epochs}-seed{basis.seed}"
+
+
+def _file(folder: Path, arch: Arch) -> Path:
+    return folder / f"{arch.key}.json"
+
+
+def _read_record(folder: Path, arch: Arch, basis: Basis, images: int) -> np.ndarray | None:
+    """What a finished training got right, or None. Raises RunError for a record that is not as it was written."""
+    file = _file(folder, arch)
+    if not file.exists():
+        return None
+    expected = {
+        "format": FORMAT, "arch": arch.to_dict(), "epochs": basis.epochs, "seed": basis.seed, "images": images,
+    }  # fmt: skip
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        if differs := [name for name, value in expected.items() if record[name] != value]:
+            raise ValueError(f"its {differs[0]} is {record[differs[0]]}")
+        return _unpacked(record)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{file} is not as it was written ({error}); remove it to train it again") from None
+
+
+def _unpacked(record: dict[str, Any]) -> np.ndarray:
+    packed = np.frombuffer(bytes.fromhex(record["correct"]), dtype=np.uint8)
+    if len(packed) != -(-record["images"] // 8):
+        raise ValueError(f"{len(packed)} bytes for {record['images']} images")
+    return np.unpackbits(packed, count=record["images"]).astype(bool)
+
+
+def _warn_of_changes(run: Run, basis: Basis) -> None:
+    """Says which of the work done before counts now."""
+    folder = _folder(run, basis)
+    others = sorted(path.name for path in folder.parent.glob("epochs*") if path != folder)
+    if others and not folder.exists():
+        log.warning(
+            "%s has stand-alone trainings of %s; those of %s start anew", run.path, ", ".join(others), folder.name
+        )
+    if (run.path / "trust.json").exists() and quote(run, basis.weights) is None:
+        log.warning(
+            "the last report of %s is on other weights: the supernet is scored again, stand-alone trainings count",
+            run.path,
+        )

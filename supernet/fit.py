@@ -1,0 +1,141 @@
+"""`fit`: a training run from its first or its last saved step to the end, recorded and saved as it goes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from supernet import checkpoint
+from supernet.data import train_batches
+from supernet.train import MOST_ROLLBACKS, SpikeError, Trainer, TrainingError
+
+LOG_EVERY = 10  # steps between metric records: reading a loss makes an accelerator wait
+SAVE_SECONDS = 120.0  # between checkpoints inside an epoch
+
+
+@dataclass
+class Hooks:
+    """What a caller may attach to a run.
+
+    on_record: receives every metric record as it is written. should_stop: asked after every step; True ends the run
+    with a checkpoint.
+    """
+
+    on_record: Callable[[dict[str, Any]], None] = lambda record: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+def fit(trainer: Trainer, checkpoint_path: Path, metrics_path: Path, hooks: Hooks | None = None) -> bool:
+    """Trains to the end; True when it got there, False when `hooks.should_stop` ended it with a checkpoint.
+
+    metrics_path: JSON lines, one record every few steps and one an epoch; records after the trainer's current step
+    (written before a crash) are removed first, so that a resumed run's file has no step twice.
+    A loss that is not finite or jumps towards chance takes the run back to the end of the epoch before, with half the
+    learning rate from there on; this is recorded. Raises TrainingError when it happens for the fourth time.
+    In distributed training every rank calls it, rank 0 alone writes and records, and a request to stop that reaches
+    any rank stops all. Raises RankError when the ranks do not train the same supernet on the same images.
+    """
+    return _Fit(trainer, checkpoint_path, metrics_path, hooks or Hooks()).run()
+
+
+class _Fit:
+    """The state of one `fit`. `good` is the state at the end of the last epoch, where a rollback goes."""
+
+    def __init__(self, trainer: Trainer, path: Path, metrics: Path, hooks: Hooks) -> None:
+        self.trainer, self.path, self.metrics, self.hooks = trainer, path, metrics, hooks
+        self.good = path.with_name("last-good.safetensors")
+        self.saved = time.monotonic()
+        self.main = trainer.ranks.is_main
+
+    def run(self) -> bool:
+        trainer = self.trainer
+        if self.main:
+            _truncate_records(self.metrics, trainer.step)
+            if trainer.step == 0 or not checkpoint.exists(self.good):
+                trainer.save(self.good)
+        done = True
+        while done and trainer.step < trainer.total_steps:
+            trainer.require_agreement()
+            try:
+                done = self._epoch()
+            except SpikeError as error:
+                self._roll_back(error)
+        trainer.ranks.wait()  # a rank that ended first would have the launcher end rank 0 while it saves
+        return done
+
+    def _epoch(self) -> bool:
+        """The rest of the current epoch; False when it was asked to stop."""
+        trainer = self.trainer
+        epoch, start = divmod(trainer.step, trainer.steps_per_epoch)
+        tick, ticked = time.monotonic(), trainer.step
+        size = trainer.config.images_per_step
+        for _, images, labels in train_batches(trainer.data, size, trainer.config.seed, epoch, start, trainer.rows):
+            metrics = trainer.train_step(images.to(trainer.device), labels.to(trainer.device))
+            if trainer.step % LOG_EVERY == 0 or trainer.step == trainer.total_steps:
+                now = time.monotonic()
+                self._record(_step_record(trainer, epoch, metrics, (trainer.step - ticked) * size / (now - tick)))
+                tick, ticked = now, trainer.step
+            if trainer.step % trainer.steps_per_epoch:
+                if self._asked_to_stop():
+                    self._save()
+                    return False
+                if time.monotonic() - self.saved > SAVE_SECONDS:
+                    self._save()
+        if self.main:
+            self._record({"step": trainer.step, "epoch": epoch + 1, **trainer.validate()})
+            trainer.save(self.good)
+        self._save()
+        return trainer.step == trainer.total_steps or not self._asked_to_stop()
+
+    def _asked_to_stop(self) -> bool:
+        return self.trainer.ranks.any(self.hooks.should_stop())
+
+    def _roll_back(self, error: SpikeError) -> None:
+        rollbacks = self.trainer.rollbacks + 1
+        if rollbacks > MOST_ROLLBACKS:
+            raise TrainingError(
+                f"{error}, for the fourth time after {MOST_ROLLBACKS} rollbacks; "
+                f"try a lower lr than {self.trainer.config.lr}"
+            ) from error
+        self.trainer.restore(self.good)
+        self.trainer.rollbacks = rollbacks
+        self._save()
+        if self.main:
+            _truncate_records(self.metrics, self.trainer.step)
+        self._record({"step": self.trainer.step, "rollback": rollbacks, "reason": str(error)})
+
+    def _save(self) -> None:
+        if self.main:
+            self.trainer.save(self.path)
+        self.saved = time.monotonic()
+
+    def _record(self, values: Mapping[str, Any]) -> None:
+        if not self.main:
+            return
+        with open(self.metrics, "a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+        self.hooks.on_record(dict(values))
+
+
+def _step_record(trainer: Trainer, epoch: int, metrics: Mapping[str, Tensor], speed: float) -> dict[str, Any]:
+    values = {name: round(float(value), 6) for name, value in metrics.items()}
+    lr = trainer.learning_rate(trainer.step - 1)
+    return {"step": trainer.step, "epoch": epoch + 1, "lr": lr, **values, "images_per_s": round(speed, 1)}
+
+
+def _truncate_records(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError, KeyError, TypeError):  # a line torn by a crash is no record
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+    path.write_text("".join(kept), encoding="utf-8")

@@ -1,0 +1,71 @@
+"""The optimizer and its learning rate, for a supernet and for a network trained alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from supernet.recipe import TrainConfig
+
+NamedParameters = Iterable[tuple[str, nn.Parameter]]
+
+
+def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
+    """Linear warm-up over the first `config.warmup` of the run, then cosine to 0."""
+    warm = int(config.warmup * total_steps)
+    if step < warm:
+        return config.lr * (step + 1) / warm
+    return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total_steps - warm)))
+
+
+def make_optimizer(parameters: NamedParameters, config: TrainConfig) -> Optimizer:
+    """The optimizer `config.optimizer`; weights of convolutions and linear layers decay, nothing else does.
+
+    parameters: with their names in the module, which tell a kernel from a batch norm's vector or a kernel transform.
+    """
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for name, param in parameters:
+        (decayed if _is_weight(name, param) else plain).append(param)
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return OPTIMIZERS[config.optimizer](groups, config)
+
+
+def set_learning_rate(optimizer: Optimizer, value: float) -> None:
+    """Gives every parameter group the learning rate `value`."""
+    for group in optimizer.param_groups:
+        group["lr"] = value
+
+
+def bf16_autocast(device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    """Autocast to bf16 where the hardware computes in it, else full precision.
+
+    A CPU without AVX512 runs bf16 convolutions some ten times slower than fp32 ones.
+    """
+    if device.type == "cuda":
+        supported = torch.cuda.is_bf16_supported()
+    else:
+        supported = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return (lambda: torch.autocast(device.type, torch.bfloat16)) if supported else nullcontext
+
+
+def _is_weight(name: str, param: nn.Parameter) -> bool:
+    """Kernels and matrices: neither a vector, nor the per-level stack of vectors of an elastic batch norm."""
+    return param.ndim >= 2 and name.endswith(".weight") and "bn" not in name.split(".")[-2]
+
+
+def _sgd(groups: list[dict[str, Any]], config: TrainConfig) -> Optimizer:
+    return SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
+
+
+def _adamw(groups: list[dict[str, Any]], config: TrainConfig) -> Optimizer:
+    return AdamW(groups, lr=config.lr, betas=(config.momentum, 0.999))
+
+
+OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], TrainConfig], Optimizer]] = {"sgd": _sgd, "adamw": _adamw}

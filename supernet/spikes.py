@@ -1,0 +1,34 @@
+"""Noticing that a training has collapsed, from its losses alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+FAST, SLOW = 0.9, 0.99
+SETTLE = 100  # steps before the slow average means anything
+JUMP = 0.35  # of ln(classes), the loss at chance
+
+
+@dataclass
+class SpikeDetector:
+    """Compares a fast and a slow moving average of the loss: a collapse to chance (reported for AlphaNet) parts them.
+
+    chance: the loss at chance, ln(number of classes). fast, slow: averages over about 10 and 100 steps. seen: losses.
+    """
+
+    chance: float
+    fast: float = 0.0
+    slow: float = 0.0
+    seen: int = 0
+
+    def is_spike(self, loss: float) -> bool:
+        """Takes in the next step's loss; True when it is not finite or the recent ones lie far above those before."""
+        if not math.isfinite(loss):
+            return True
+        if self.seen == 0:
+            self.fast = self.slow = loss
+        self.seen += 1
+        self.fast = FAST * self.fast + (1 - FAST) * loss
+        self.slow = SLOW * self.slow + (1 - SLOW) * loss
+        return self.seen > SETTLE and self.fast > self.slow + JUMP * self.chance

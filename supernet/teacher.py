@@ -1,0 +1,116 @@
+"""A trained network from outside that teaches the subnets: an exported model, or one of torchvision's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from search_spaces.network import NetworkSpace
+from search_spaces.plan import plan
+from supernet.data import ImageData
+from supernet.subnet import Subnet, resized
+
+SPECS = "the folder of an exported model, torchvision:NAME or torchvision:NAME:WEIGHTS.safetensors"
+
+
+class TeacherError(ValueError):
+    """A teacher that cannot be found, read or used; the message names it."""
+
+
+class Teacher(nn.Module):
+    """A network fed with the very crops that the students see, in the normalisation and size that it was trained with.
+
+    mean, std: per channel, in the scale of 0 to 1, of the students' images (first) and of the network's. resolution:
+    pixels that the network takes; None leaves the images as they are.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        mean: tuple[Sequence[float], Sequence[float]],
+        std: tuple[Sequence[float], Sequence[float]],
+        resolution: int | None,
+    ) -> None:
+        super().__init__()
+        self.network, self.resolution = network, resolution
+        ours, theirs = ((torch.tensor(m), torch.tensor(s)) for m, s in zip(mean, std))
+        self.register_buffer("scale", (ours[1] / theirs[1])[:, None, None])
+        self.register_buffer("shift", ((ours[0] - theirs[0]) / theirs[1])[:, None, None])
+        self.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [batch, classes] for images normalised as the students' are [batch, C, H, W]."""
+        x = images * self.scale + self.shift
+        return self.network(x if self.resolution is None else resized(x, self.resolution))
+
+
+def load_teacher(spec: str, data: ImageData) -> Teacher:
+    """The teacher named by `spec` (`SPECS`), in eval mode.
+
+    Raises TeacherError when it cannot be read, or has not the data's classes or channels.
+    """
+    name, _, rest = spec.partition(":")
+    teacher = _torchvision(rest, data) if name == "torchvision" and rest else _exported(Path(spec), data)
+    teacher.eval()
+    with torch.no_grad():
+        logits = teacher(torch.zeros(1, data.in_channels, data.image_size, data.image_size))
+    if logits.shape[1] != data.num_classes:
+        raise TeacherError(f"the teacher {spec} has {logits.shape[1]} classes, the data set {data.num_classes}")
+    return teacher
+
+
+def _exported(folder: Path, data: ImageData) -> Teacher:
+    """From `config.json` and the weights: the folder's own code is not run."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        space = NetworkSpace.from_dict(config["space"])
+        subnet = Subnet(plan(space, space.arch_from_dict(config["arch"])))
+        subnet.load_state_dict(load_file(folder / "model.safetensors"))
+        trained = config["pretrained_cfg"]
+        mean, std = trained["mean"], trained["std"]
+    except OSError as error:
+        raise TeacherError(f"there is no teacher {folder} ({error}); valid: {SPECS}") from None
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise TeacherError(f"{folder} is not an exported model that this version can read: {error}") from None
+    if space.in_channels != data.in_channels:
+        raise TeacherError(f"the teacher {folder} takes {space.in_channels} channels, the data has {data.in_channels}")
+    return Teacher(subnet, (data.mean, mean), (data.std, std), subnet.plan.resolution)
+
+
+def _torchvision(spec: str, data: ImageData) -> Teacher:
+    """With torchvision's default weights, or from a file of weights trained on images normalised like these."""
+    from torchvision import models
+
+    name, _, file = spec.partition(":")
+    if name not in models.list_models(module=models):
+        raise TeacherError(
+            f"torchvision has no classifier {name!r}; valid: {', '.join(models.list_models(module=models))}"
+        )
+    if data.in_channels != 3:
+        raise TeacherError(f"torchvision:{name} takes 3 channels, the data has {data.in_channels}")
+    if file:
+        network: nn.Module = models.get_model(name, weights=None, num_classes=data.num_classes)
+        try:
+            network.load_state_dict(load_file(file))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise TeacherError(
+                f"{file} does not hold the weights of {name} for {data.num_classes} classes: {error}"
+            ) from None
+        return Teacher(network, (data.mean, data.mean), (data.std, data.std), None)
+    weights: Any = models.get_model_weights(name).DEFAULT
+    preset = weights.transforms()
+    try:
+        network = models.get_model(name, weights=weights)
+    except OSError as error:
+        raise TeacherError(f"the weights of torchvision:{name} cannot be fetched: {error}") from None
+    return Teacher(network, (data.mean, preset.mean), (data.std, preset.std), preset.crop_size[0])

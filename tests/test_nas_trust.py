@@ -1,0 +1,312 @@
+"""`nas trust` and the calibrated search: what is kept, what is never done twice, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+from PIL import Image
+
+from nas import cli
+from nas.run import Run, RunError
+from nas.searching import open_study, search_run, summarize
+from nas.training import Interrupted
+from nas.trust import quote, trust_run
+from nas.trust_report import load_calibration
+from supernet import checkpoint
+
+ROOT = Path(__file__).parent.parent
+N = 4  # subnets trained alone in the `trusted` run
+
+
+@pytest.fixture
+def nas(monkeypatch, capsys):
+    """Runs the command in this process; gives exit code, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["nas", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def run_copy(trained_run, tmp_path):
+    return Path(shutil.copytree(trained_run, tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def trusted(trained_run, tmp_path_factory):
+    """A run with a few subnets trained alone for an epoch. Not to be written to."""
+    run = Path(shutil.copytree(trained_run, tmp_path_factory.mktemp("trusted") / "run"))
+    trust_run(run, archs=N, epochs=1, device="cpu")
+    return run
+
+
+@pytest.fixture
+def trusted_copy(trusted, tmp_path):
+    return Path(shutil.copytree(trusted, tmp_path / "run"))
+
+
+def report_of(run):
+    return json.loads((run / "trust.json").read_text())
+
+
+def trainings(run):
+    """Contents of the stand-alone records, which hold the seconds that each took."""
+    return {file.name: file.read_text() for file in (run / "trust").rglob("*.json")}
+
+
+def train_further(run):
+    """Other weights in the checkpoint, as after more training."""
+    tensors, state = checkpoint.load(run / "checkpoint.safetensors")
+    tensors = {name: t * 1.01 if name.startswith("model.head") else t for name, t in tensors.items()}
+    state["weights_hash"] = checkpoint.weights_hash(checkpoint.select(tensors, "model"))
+    checkpoint.save(run / "checkpoint.safetensors", tensors, state)
+    return state["weights_hash"]
+
+
+def test_the_figures_are_scipys_on_the_pairs(trusted):
+    report = report_of(trusted)
+    rows = report["archs"]
+    inherited, standalone, macs = ([row[n] for row in rows] for n in ("inherited", "standalone", "macs"))
+    expected = scipy.stats.kendalltau(inherited, standalone).statistic
+    assert report["kendall"]["value"] == pytest.approx(expected, abs=1e-12)
+    assert report["null_kendall"]["value"] == pytest.approx(scipy.stats.kendalltau(macs, standalone)[0], abs=1e-12)
+    assert report["spearman"]["value"] == pytest.approx(scipy.stats.spearmanr(inherited, standalone)[0], abs=1e-12)
+    gaps = [row["standalone"] - row["inherited"] for row in rows]
+    assert sum(b["n"] for b in report["bins"]) == report["n"] == len(rows) == N
+    assert sum(b["n"] * b["gap_mean"] for b in report["bins"]) == pytest.approx(sum(gaps))
+    assert [b["macs_min"] for b in report["bins"]] == sorted(b["macs_min"] for b in report["bins"])
+
+    weights = report["weights"]
+    quoted = quote(Run.open(trusted), weights)
+    assert quoted == {
+        "kendall": report["kendall"]["value"],
+        "kendall_interval": report["kendall"]["interval"],
+        "spearman": report["spearman"]["value"],
+        "spearman_interval": report["spearman"]["interval"],
+        "null_kendall": report["null_kendall"]["value"],
+        "n": N,
+        "epochs": 1,
+    }
+    assert quote(Run.open(trusted), "0" * 64) is None
+
+
+def test_inherited_accuracy_is_the_searchs_own(trusted_copy):
+    rows = {row["key"]: row["inherited"] for row in report_of(trusted_copy)["archs"]}
+    study = search_run(trusted_copy, n_trials=40, num_workers=0, strategy="random")
+    shared = [trial for trial in study.trials if trial.arch.key in rows]
+    lines = [json.loads(line) for line in (trusted_copy / "evaluations.jsonl").read_text().splitlines()]
+    assert len(lines) == len(rows) + len(study.trials) - len(shared)
+    assert {line["key"]: line["metrics"]["top1"] for line in lines}.items() >= rows.items()
+    assert all(t.worker == "cache" and t.metrics["top1"] == rows[t.arch.key] for t in shared)
+
+
+def test_more_archs_extend_the_sample_and_nothing_is_trained_twice(trusted_copy, trained_run, tmp_path):
+    before, shorter = trainings(trusted_copy), report_of(trusted_copy)
+    starts = []
+    longer = trust_run(trusted_copy, archs=N + 2, epochs=1, device="cpu", on_start=lambda *steps: starts.append(steps))
+    assert longer["archs"][:N] == shorter["archs"]
+    assert trainings(trusted_copy).items() >= before.items()
+    assert len(trainings(trusted_copy)) == N + 2
+    done, total = starts[0]
+    assert done * (N + 2) == total * N
+    at_once = Path(shutil.copytree(trained_run, tmp_path / "at_once"))
+    assert trust_run(at_once, archs=N + 2, epochs=1, device="cpu") == longer
+    assert trust_run(trusted_copy, archs=N + 2, epochs=1, device="cpu") == longer
+    assert (at_once / "calibration.json").read_text() == (trusted_copy / "calibration.json").read_text()
+
+
+def test_a_stopped_run_keeps_what_it_finished(run_copy, trusted):
+    seen = []
+    with pytest.raises(Interrupted, match=r"stopped with 2 of 4 .* nas trust .* --archs 4 --epochs 1 --seed 0"):
+        trust_run(
+            run_copy, archs=N, epochs=1, device="cpu", on_record=seen.append,
+            should_stop=lambda: len(trainings(run_copy)) == 2,
+        )  # fmt: skip
+    before = trainings(run_copy)
+    assert {record["arch"] for record in seen} == {0, 1}
+    assert not (run_copy / "trust.json").exists()
+    trust_run(run_copy, archs=N, epochs=1, device="cpu")
+    assert trainings(run_copy).items() >= before.items()
+    assert report_of(run_copy) == report_of(trusted)
+
+
+def test_sigint_in_the_middle_ends_as_no_interruption_would(run_copy, trusted):
+    command = [sys.executable, "-c", "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+               "from nas import cli; cli.main()", "trust", str(run_copy), "--archs", str(N), "--epochs", "1",
+               "--device", "cpu"]  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE)
+    while not trainings(run_copy):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert b"of 4 architectures trained; the same command continues: nas trust" in err
+    trust_run(run_copy, archs=N, epochs=1, device="cpu")
+    assert report_of(run_copy) == report_of(trusted)
+
+
+def test_other_weights_need_new_scores_but_no_new_trainings(trusted_copy, caplog):
+    before, old = trainings(trusted_copy), report_of(trusted_copy)
+    weights = train_further(trusted_copy)
+    assert quote(Run.open(trusted_copy), weights) is None
+    with pytest.raises(RunError, match=r"belongs to other weights .* make it again with: nas trust"):
+        search_run(trusted_copy, n_trials=2, num_workers=0, score="calibrated")
+    report = trust_run(trusted_copy, archs=N, epochs=1, device="cpu")
+    assert "the last report of" in caplog.text
+    assert trainings(trusted_copy) == before
+    assert report["weights"] == weights
+    assert [row["standalone"] for row in report["archs"]] == [row["standalone"] for row in old["archs"]]
+    assert search_run(trusted_copy, n_trials=2, num_workers=0, score="calibrated").trials
+
+
+def test_other_epochs_start_anew_and_say_so(trusted_copy, caplog):
+    trust_run(trusted_copy, archs=N, epochs=1, seed=1, device="cpu")
+    assert "stand-alone trainings of epochs1-seed0; those of epochs1-seed1 start anew" in caplog.text
+    counts = [len(list(folder.iterdir())) for folder in sorted((trusted_copy / "trust").iterdir())]
+    assert counts == [N, N]
+    assert report_of(trusted_copy)["seed"] == 1
+
+
+def test_the_command_prints_a_table_a_picture_and_json(nas, trusted_copy):
+    code, out, err = nas("trust", trusted_copy, "--archs", N, "--epochs", 1)
+    assert code == 0, err
+    assert "MACs alone (the null)" in out
+    assert f"{N} architectures, each trained alone for 1 epochs" in out
+    assert "next: " in err
+    assert Image.open(trusted_copy / "trust.png").size > (600, 300)
+    code, out, _ = nas("trust", trusted_copy, "--archs", N, "--epochs", 1, "--json")
+    assert json.loads(out) == report_of(trusted_copy)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--archs", 3], "archs is 3; valid: 4 to the size of the space"),
+        (["--archs", 100_000], "100000 architectures cannot be sampled from space 'digits'; valid: 1 to"),
+        (["--epochs", 0], "epochs is 0; valid: at least 1"),
+        (["--seed", -1], "seed is -1"),
+        (["--device", "tpu"], "unknown device 'tpu'; valid: auto, cpu, cuda"),
+    ],
+)
+def test_bad_options_are_refused(nas, run_copy, options, message):
+    code, _, err = nas("trust", run_copy, "--epochs", 1, *options)
+    assert (code, message in err) == (2, True), err
+    assert not (run_copy / "trust.json").exists()
+
+
+def test_a_changed_record_is_named(trusted_copy):
+    file = sorted((trusted_copy / "trust").rglob("*.json"))[0]
+    good = json.loads(file.read_text())
+    for change in ({"epochs": 2}, {"correct": "00"}, {"correct": 3}, {"images": 7}, {"arch": None}):
+        file.write_text(json.dumps(good | change))
+        with pytest.raises(RunError, match=f"{file.name} is not as it was written"):
+            trust_run(trusted_copy, archs=N, epochs=1, device="cpu")
+    file.write_text("{")
+    with pytest.raises(RunError, match="remove it to train it again"):
+        trust_run(trusted_copy, archs=N, epochs=1, device="cpu")
+
+
+def test_a_calibrated_search_has_one_history_with_any_number_of_workers(trusted, tmp_path, ray_address):
+    def history(workers):
+        run = Path(shutil.copytree(trusted, tmp_path / str(workers)))
+        seen = []
+        study = search_run(
+            run, n_trials=10, num_workers=workers, score="calibrated", address=ray_address, on_trial=seen.append
+        )
+        assert seen == list(study.trials)
+        return [(t.number, t.arch.key, dict(t.metrics), t.constraints) for t in study.trials]
+
+    assert history(0) == history(2)
+
+
+def test_calibrated_metrics_are_the_calibrations_and_the_cache_stays_raw(trusted_copy, nas):
+    study = search_run(trusted_copy, n_trials=6, num_workers=0, score="calibrated", limits={"macs": 5e6})
+    calibration = load_calibration(Run.open(trusted_copy), report_of(trusted_copy)["weights"])
+    raw = {
+        line["key"]: line["metrics"]
+        for line in map(json.loads, (trusted_copy / "evaluations.jsonl").read_text().splitlines())
+    }
+    for trial in study.trials:
+        assert raw[trial.arch.key] == {"top1": trial.metrics["top1_inherited"]}
+        mean, std = calibration.predict([trial.arch], [trial.metrics["top1_inherited"]])
+        assert (trial.metrics["top1"], trial.metrics["top1_std"]) == (mean[0], std[0])
+    inherited = search_run(trusted_copy, n_trials=6, num_workers=0, study_name="inherited", limits={"macs": 5e6})
+    known = {t.arch.key for t in study.trials}
+    assert all(t.worker == "cache" for t in inherited.trials if t.arch.key in known)
+
+    row = summarize(study)["front"][0]
+    half = 1.96 * row["metrics"]["top1_std"]
+    assert row["top1_interval"] == [row["metrics"]["top1"] - half, row["metrics"]["top1"] + half]
+    assert (summarize(study)["score"], summarize(inherited)["score"]) == ("calibrated", "inherited")
+    code, out, _ = nas("pareto", trusted_copy)
+    assert code == 0
+    assert "95 %" in out
+    assert f"± {half:.2%}" in out
+    assert "top1_interval" not in summarize(inherited)["front"][0]
+
+
+def test_a_study_keeps_its_score_and_its_calibration(trusted_copy):
+    search_run(trusted_copy, n_trials=3, num_workers=0, score="calibrated")
+    search_run(trusted_copy, n_trials=3, num_workers=0, study_name="raw")
+    for name, now in (("default", "inherited"), ("raw", "calibrated")):
+        before = {"inherited": "calibrated", "calibrated": "inherited"}[now]
+        with pytest.raises(RunError, match=f"searched with the {before} score and cannot go on with the {now} one"):
+            search_run(trusted_copy, n_trials=4, num_workers=0, study_name=name, score=now)
+    assert len(search_run(trusted_copy, n_trials=4, num_workers=0, score="calibrated").trials) == 4
+    trust_run(trusted_copy, archs=N + 1, epochs=1, device="cpu")
+    with pytest.raises(ValueError, match=r"context\.calibration is \w{16} in the study and \w{16} now"):
+        search_run(trusted_copy, n_trials=5, num_workers=0, score="calibrated")
+    assert len(open_study(trusted_copy).trials) == 4
+
+
+def test_an_unknown_score_and_a_missing_calibration_are_refused_before_torch_is_imported(trained_run):
+    for score, message in (
+        ("guess", "unknown score 'guess'; valid: inherited, calibrated"),
+        ("calibrated", f"{trained_run} has no calibration; make one with: nas trust {trained_run}"),
+    ):
+        code = (
+            f"import sys\nsys.argv = ['nas', 'search', {str(trained_run)!r}, '--score', {score!r}]\n"
+            "from nas import cli\ntry: cli.main()\n"
+            "except SystemExit as stop: print(stop.code, {'torch', 'ray', 'sklearn'} & set(sys.modules))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+        assert done.stdout == "2 set()\n", done.stderr
+        assert message in done.stderr
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": "other"}', None])
+def test_a_damaged_calibration_says_what_to_run(trusted_copy, text):
+    file = trusted_copy / "calibration.json"
+    data = json.loads(file.read_text())
+    file.write_text(json.dumps(data | {"pairs": data["pairs"][:2]}) if text is None else text)
+    with pytest.raises(RunError, match=r"calibration\.json .*make it again with: nas trust"):
+        search_run(trusted_copy, n_trials=2, num_workers=0, score="calibrated")
+
+
+def test_the_interval_covers_what_it_should(trusted):
+    """Not a proof, a guard against a deviation in the wrong unit: accuracies and their deviation are below 1."""
+    run = Run.open(trusted)
+    calibration = load_calibration(run, report_of(trusted)["weights"])
+    archs = [run.space.sample(np.random.default_rng(i)) for i in range(50)]
+    _, std = calibration.predict(archs, np.full(50, 0.3))
+    spread = np.std([row["standalone"] for row in report_of(trusted)["archs"]])
+    assert 0.01 * spread < std.min() <= std.max() < 10 * spread

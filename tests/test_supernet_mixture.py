@@ -1,0 +1,336 @@
+"""The mixture: balanced routing, one member a batch, one member for teacher and students, one plain supernet for M=1."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+
+from nas.run import Run
+from nas.searching import search_run
+from nas.training import load_trained, train
+from search_spaces import catalog
+from search_spaces.network import NetworkSpace, Stage
+from spaces import NETWORKS
+from supernet import checkpoint, datasets
+from supernet.channels import sort_channels
+from supernet.data import prepare
+from supernet.fit import Hooks, fit
+from supernet.mixture import MOST_ROWS, TOLERANCE, Mixture, Router, Routing, balance, make_supernet
+from supernet.model import Supernet
+from supernet.recipe import TrainConfig
+from supernet.steps import STEP_PLANS, StepSubnet
+from supernet.train import Trainer, load_supernet
+from supernets import images, randomised
+
+TINY = NetworkSpace("tiny", (Stage((1, 2), (4, 8), (3, 5)), Stage((1, 2), (8, 12))), 1, in_channels=1, image_size=8)
+CONFIG = TrainConfig(epochs=2, batch_size=128, seed=3, members=3, max_pooling="shared")
+SINGLE = replace(CONFIG, step_plan="single_path", dropout=0.0)
+POOLED = [name for name, space in NETWORKS.items() if space.num_pools]
+
+
+@pytest.fixture(scope="module")
+def data():
+    return prepare(datasets.load("digits"), seed=0)
+
+
+def new_trainer(data, config=CONFIG):
+    torch.manual_seed(config.seed)
+    return Trainer(make_supernet(TINY, config.members), data, config, device="cpu")
+
+
+def batch(size=32):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(size, 1, 8, 8, generator=generator), torch.arange(size) % 10
+
+
+def randomised_mixture(space, members=3):
+    mixture = Mixture(space, members)
+    for seed, member in enumerate(mixture.members):
+        member.load_state_dict(randomised(space, seed).state_dict())
+    router = mixture.router
+    router.accuracy.copy_(torch.rand(router.accuracy.shape, generator=torch.Generator().manual_seed(0)))
+    router.seen.fill_(True)
+    router.temperature.fill_(50.0)
+    return mixture
+
+
+def all_pools(space):
+    return list(combinations(range(space.num_slots), space.num_pools))
+
+
+def snapshot(module):
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def changed(module, before):
+    return {name for name, tensor in module.state_dict().items() if not torch.equal(tensor, before[name])}
+
+
+# Probabilities
+
+
+@pytest.mark.parametrize("members", [2, 4, 8])
+@pytest.mark.parametrize("temperature", [1.0, 30.0, 100.0])
+@pytest.mark.parametrize("useless", [False, True], ids=["alike", "one useless member"])
+def test_rows_sum_to_one_and_every_member_has_the_same_share(members, temperature, useless):
+    space = catalog.get("resnet20_pooling")
+    router, pools = Router(space, members), all_pools(space)
+    assert len(pools) == 36
+    router.accuracy.copy_(0.7 + 0.3 * torch.rand(router.accuracy.shape, generator=torch.Generator().manual_seed(1)))
+    if useless:
+        router.accuracy[:, 0] = 0.1
+    router.open(pools, (temperature - 1) / 99)
+    table = router.probabilities(pools)
+    assert router.temperature == temperature
+    torch.testing.assert_close(table.sum(1), torch.ones(36, dtype=torch.float64))
+    marginal = table.mean(0)
+    assert (marginal * (marginal * members).log()).sum() < TOLERANCE
+    torch.testing.assert_close(marginal, torch.full_like(marginal, 1 / members), atol=0.01, rtol=0.03)
+
+
+def test_balancing_ends_however_far_apart_the_scores_are():
+    for scores in (torch.zeros(0, 3), torch.tensor([[0.0, 1e4, -1e4]]), torch.tensor([[0.0, 1e4], [0.0, 1e4 + 1]])):
+        assert torch.isfinite(balance(scores.double())).all()
+
+
+def test_a_fresh_configuration_starts_at_one_and_moves_a_tenth_of_the_way():
+    space = catalog.get("resnet20_pooling")
+    router, (first, second, *_) = Router(space, 2), all_pools(space)
+    torch.testing.assert_close(router.probabilities([first]), torch.full((1, 2), 0.5, dtype=torch.float64))
+    router.update(first, 1, 0.4)
+    assert router.accuracy[router.row(first)].tolist() == [1.0, pytest.approx(0.94)]
+    assert (router.accuracy[router.row(second)] == 1).all()
+
+
+def test_the_temperature_rises_from_1_to_100_over_the_run(data):
+    mixture = make_supernet(TINY, 3)
+    routing = Routing(mixture, CONFIG, total_steps=10)
+    temperatures = []
+    for step in range(10):
+        routing.begin_step(step, [StepSubnet(mixture.space.largest(), "max")])
+        temperatures.append(float(mixture.router.temperature))
+    assert temperatures == pytest.approx(np.linspace(1, 100, 10))
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_every_configuration_has_its_row_and_the_rows_are_bounded(name):
+    space = NETWORKS[name]
+    router = Router(space, 2)
+    rows = [router.row(pool) for pool in all_pools(space)]
+    assert len(router.accuracy) <= MOST_ROWS
+    assert (len(set(rows)) == len(rows)) == (name != "mobilenet_v3_pooling")  # of its 4845, near ones share a row
+
+
+def test_a_space_of_many_pools_is_still_tabulated():
+    space = NetworkSpace("deep", (Stage((20,), (8,)), Stage((20,), (8,))), num_pools=9, image_size=512)
+    assert math.comb(40, 9) > 10**8
+    assert len(Router(space, 2).accuracy) <= MOST_ROWS
+
+
+# Training
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("step_plan", ["sandwich", "single_path"])
+def test_exactly_one_members_weights_change_a_batch(data, step_plan, optimizer):
+    """Neither weight decay nor a momentum of earlier steps moves the others, nor do their batch norms see the batch."""
+    trainer = new_trainer(data, replace(CONFIG, step_plan=step_plan, optimizer=optimizer, lr=0.01, weight_decay=0.1))
+    seen = set()
+    for _ in range(12):
+        before, momenta = snapshot(trainer.supernet), trainer._optimizer_state()
+        momenta = {name: value.clone() for name, value in momenta.items()}
+        trainer.train_step(*batch())
+        moved = {name.split(".")[1] for name in changed(trainer.supernet, before) if name.startswith("members.")}
+        assert len(moved) == 1
+        now = trainer._optimizer_state()
+        stirred = {n.split(".")[3] for n in now if n not in momenta or not torch.equal(now[n], momenta[n])}
+        assert stirred == moved
+        seen |= moved
+    assert seen == {"0", "1", "2"}
+
+
+@pytest.mark.parametrize("step_plan", STEP_PLANS)
+def test_a_step_changes_the_members_that_its_subnets_were_routed_to(data, step_plan):
+    trainer = new_trainer(data, replace(CONFIG, step_plan=step_plan, epochs=20))
+    routed = []
+    begin = trainer.routing.begin_step
+    trainer.routing.begin_step = lambda *a: routed.append(begin(*a)) or routed[-1]
+    for _ in range(4):
+        before = snapshot(trainer.supernet)
+        trainer.train_step(*batch(256))
+        names = changed(trainer.supernet, before)
+        assert {int(n.split(".")[1]) for n in names if n.startswith("members.")} == {s.member for s in routed[-1]}
+        if STEP_PLANS[step_plan].teaches:
+            assert len({s.member for s in routed[-1]}) == 1
+    assert any(s.member != routed[0][0].member for step in routed for s in step)
+
+
+def test_teacher_and_students_use_the_same_member_even_where_a_students_pools_moved():
+    space = catalog.get("resnet_cifar")
+    routing = Routing(make_supernet(space, 4), replace(CONFIG, members=4), total_steps=100)
+    late = space.with_pools(space.largest(), (6, 11))
+    moved = space.with_pools(space.smallest(), (6, 11))
+    assert moved.pool != late.pool
+    members = set()
+    for step in range(30):
+        routed = routing.begin_step(step, [StepSubnet(late, "max"), StepSubnet(moved, "min")])
+        assert routed[0].member == routed[1].member
+        members.add(routed[0].member)
+        assert routed == routing.begin_step(step, [StepSubnet(late, "max"), StepSubnet(moved, "min")])
+    assert len(members) == 4
+
+
+def test_validation_changes_the_router_alone_and_only_where_it_was_trained(data):
+    trainer = new_trainer(data)
+    routed = trainer.routing.begin_step(0, trainer._subnets(*batch()))
+    before = snapshot(trainer.supernet)
+    trainer.routing.end_step(routed, trainer._held_out_accuracy)
+    assert changed(trainer.supernet, before) == {"router.accuracy"}
+    router = trainer.supernet.router
+    moved = (router.accuracy != 1).nonzero().tolist()
+    assert moved == [[router.row(routed[0].arch.pool), routed[0].member]]
+    value = float(router.accuracy[tuple(moved[0])])
+    largest = trainer.supernet.space.with_pools(trainer.supernet.space.largest(), routed[0].arch.pool)
+    accuracy = trainer._held_out_accuracy(trainer.supernet.members[routed[0].member], largest)
+    assert value == pytest.approx(0.9 + 0.1 * accuracy)
+
+
+def train_all(trainer, folder, stop_at=None):
+    hooks = Hooks(should_stop=lambda: trainer.step == stop_at)
+    return fit(trainer, folder / "checkpoint.safetensors", folder / "metrics.jsonl", hooks)
+
+
+def records(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "images_per_s"} for line in lines]
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9], ids=["weights", "averaged weights"])
+def test_resumed_equals_uninterrupted_bit_for_bit(data, tmp_path, ema):
+    config = replace(CONFIG, ema=ema)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    assert train_all(new_trainer(data, config), whole)
+    assert not train_all(new_trainer(data, config), parts, stop_at=11)
+    second = new_trainer(data, config)
+    torch.manual_seed(999)
+    second.restore(parts / "checkpoint.safetensors")
+    assert train_all(second, parts)
+    tensors, state = checkpoint.load(parts / "checkpoint.safetensors")
+    expected, expected_state = checkpoint.load(whole / "checkpoint.safetensors")
+    assert tensors.keys() == expected.keys()
+    assert "model.router.accuracy" in tensors
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, expected[name]), name
+    assert state == expected_state
+    assert records(parts) == records(whole)
+    loaded, _ = load_supernet(whole / "checkpoint.safetensors")
+    assert isinstance(loaded, Mixture)
+    assert (loaded.router.accuracy < 1).any()
+    assert loaded.router.temperature == 100
+
+
+def test_one_member_is_a_plain_supernet_bit_for_bit(data):
+    config = replace(SINGLE, members=1)
+    trainer = new_trainer(data, config)
+    assert type(trainer.supernet) is Supernet
+    torch.manual_seed(config.seed)
+    plain = Trainer(Supernet(TINY), data, config, device="cpu")
+    for _ in range(3):
+        first, second = trainer.train_step(*batch()), plain.train_step(*batch())
+        assert {k: float(v) for k, v in first.items()} == {k: float(v) for k, v in second.items()}
+    assert checkpoint.weights_hash(trainer.supernet.state_dict()) == checkpoint.weights_hash(
+        plain.supernet.state_dict()
+    )
+
+
+def test_a_member_trains_as_the_plain_supernet_it_is(data):
+    """The batches that a member gets move it as they move a plain supernet of the same weights."""
+    mixed = new_trainer(data, replace(SINGLE, members=2))
+    twins = []
+    for member in mixed.supernet.members:
+        twin = Trainer(Supernet(mixed.supernet.space), data, replace(SINGLE, members=1), device="cpu")
+        twin.supernet.load_state_dict(member.state_dict())
+        twins.append(twin)
+    for step in range(6):
+        subnets = mixed._subnets(*batch())
+        member = mixed.routing.begin_step(step, subnets)[0].member
+        twins[member].step = step
+        mixed.train_step(*batch())
+        twins[member].train_step(*batch())
+        for twin, weights in zip(twins, mixed.supernet.members):
+            assert checkpoint.weights_hash(twin.supernet.state_dict()) == checkpoint.weights_hash(weights.state_dict())
+
+
+def test_the_members_of_recipe_and_supernet_must_agree(data):
+    with pytest.raises(ValueError, match="members is 3, but the supernet has 1"):
+        Trainer(Supernet(TINY), data, CONFIG, device="cpu")
+
+
+def test_each_members_channels_are_sorted_by_its_own_importance(data):
+    trainer = new_trainer(data, replace(CONFIG, schedule="delayed_epsilon", epochs=20))
+    twins = [randomised(trainer.supernet.space, seed) for seed in range(3)]
+    for twin, member in zip(twins, trainer.supernet.members):
+        member.load_state_dict(twin.state_dict())
+        sort_channels(twin)
+    trainer.step = trainer.schedule.sort_steps()[0]
+    trainer._subnets(*batch())
+    for twin, member in zip(twins, trainer.supernet.members):
+        assert checkpoint.weights_hash(twin.state_dict()) == checkpoint.weights_hash(member.state_dict())
+
+
+# What leaves a mixture
+
+
+@pytest.mark.parametrize("name", POOLED)
+@torch.no_grad()
+def test_export_computes_what_the_routed_forward_does(name):
+    space = NETWORKS[name]
+    mixture = randomised_mixture(space, members=2).eval()
+    rng = np.random.default_rng(0)
+    for arch in [space.largest(), space.smallest(), space.sample(rng)]:
+        x = torch.nn.functional.interpolate(images(space), size=arch.resolution)
+        torch.testing.assert_close(mixture.export(arch)(x), mixture(x, arch, dropout=0.0), atol=1e-5, rtol=1e-5)
+        best = int(mixture.router.probabilities([arch.pool])[0].argmax())
+        torch.testing.assert_close(mixture(x, arch), mixture.members[best](x, arch))
+        assert not torch.allclose(mixture(x, arch), mixture.members[1 - best](x, arch))
+
+
+def test_an_architecture_of_another_space_is_refused_naming_the_gene():
+    mixture = Mixture(TINY, 2)
+    arch = replace(mixture.space.largest(), pool=(9,))
+    for use in (mixture.export, lambda a: mixture(images(mixture.space), a)):
+        with pytest.raises(ValueError, match="gene pool"):
+            use(arch)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3", "resnet50"])
+def test_a_space_without_pools_is_refused_by_name(name):
+    with pytest.raises(ValueError, match=f"a mixture on a space without pooling positions, {name!r}"):
+        make_supernet(NETWORKS[name], 2)
+
+
+def test_a_run_on_a_space_without_pools_is_refused_before_its_folder_is_made(tmp_path):
+    with pytest.raises(ValueError, match="a mixture on a space without pooling positions, 'no_pool'"):
+        train(NETWORKS["no_pool"], "digits", tmp_path / "run", members=2, max_pooling="shared", image_size=8)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_search_gives_the_same_history_in_process_and_on_workers(tmp_path, ray_address):
+    run = train(TINY, "digits", tmp_path / "run", epochs=2, members=2, max_pooling="shared")
+    copy = Run.open(shutil.copytree(run.path, tmp_path / "copy"))  # evaluations are cached in the run
+    options = {"n_trials": 10, "strategy": "random"}
+    here = search_run(run, num_workers=0, **options)
+    there = search_run(copy, num_workers=2, address=ray_address, **options)
+    assert [(t.arch, t.metrics) for t in here.trials] == [(t.arch, t.metrics) for t in there.trials]
+    assert all(trial.state == "complete" for trial in here.trials)
+    mixture, _, _ = load_trained(run)
+    assert len({mixture.router.best(trial.arch.pool) for trial in here.trials}) == 2
