@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nas.terminal import next_step, quoted, say_stopping, stderr
+
+if TYPE_CHECKING:
+    from nas.run import Run
 
 _PARTS = "Part of the recipe"
 
@@ -78,23 +84,32 @@ def train(
         bool | None, typer.Option("--skip-corrupt", help="Leave out unreadable images and count them.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
+    num_workers: Annotated[
+        int | None, typer.Option(min=1, help="Train on this many Ray workers.", show_default="in this process")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Their Ray: local, auto or host:6379.", show_default="RAY_ADDRESS, or else local"),
+    ] = None,
 ) -> None:  # fmt: skip
     """Train the supernet of a space on a data set."""
     from nas.progress import TrainingProgress
     from nas.signals import stop_requests
-    from nas.training import train as run_training
+    from nas.training import is_main_process
 
     named = {
         "epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "step_plan": step_plan, "sampler": sampler,
         "schedule": schedule, "distillation": distillation, "teacher": teacher, "members": members,
     }  # fmt: skip
-    settings = _settings(recipe or [], {name: value for name, value in named.items() if value is not None})
+    settings = settings_of(recipe or [], {name: value for name, value in named.items() if value is not None})
     console = stderr()
     with stop_requests(say_stopping) as should_stop, TrainingProgress(console, out / "tensorboard") as progress:
-        run = run_training(
+        run = _training(num_workers, address)(
             space, data, out, resume=resume, device=device, image_size=image_size, skip_corrupt=skip_corrupt,
             download=download, on_start=progress.start, on_record=progress.record, should_stop=should_stop, **settings,
         )  # fmt: skip
+    if not is_main_process():  # of the ranks that torchrun started, one is enough to show the result
+        return
     from nas.plots import save_training
     from nas.quantities import show_quantity
     from search_spaces import cost
@@ -106,7 +121,20 @@ def train(
     )
 
 
-def _settings(texts: list[str], named: dict[str, Any]) -> dict[str, Any]:
+def _training(num_workers: int | None, address: str | None) -> Callable[..., Run]:
+    """The function that trains: in this process, or on Ray workers."""
+    if num_workers is None:
+        if address is not None:
+            raise ValueError(f"--address {address} needs --num-workers: how many Ray workers train")
+        from nas.training import train
+
+        return train
+    from nas.distributed import train_on_ray
+
+    return partial(train_on_ray, num_workers=num_workers, address=address or os.environ.get("RAY_ADDRESS", "local"))
+
+
+def settings_of(texts: list[str], named: dict[str, Any]) -> dict[str, Any]:
     """The fields of a recipe from options and from texts NAME=VALUE, read by the type of the field's default."""
     from dataclasses import fields
 

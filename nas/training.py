@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.run import DataOptions, Run, RunError, require_empty, writing
-from nas.spaces import SpaceSource, resolve
+from nas.spaces import GivenSpace, NamedSpace, SpaceSource, resolve
 from supernet.recipe import TrainConfig
 
 if TYPE_CHECKING:
@@ -75,11 +75,11 @@ def train(
         if not new:
             run = Run.open(out)
             if resume:
-                _check_resumed(run, space, data, {"image_size": image_size, "skip_corrupt": skip_corrupt}, recipe)
+                check_resumed(run, space, data, {"image_size": image_size, "skip_corrupt": skip_corrupt}, recipe)
             trainer = _trainer(run.space, load_data(run, download), run.recipe, device, ranks)
-        if resume and checkpoint.exists(run.checkpoint):
-            trainer.restore(run.checkpoint)
         with writing(run) if ranks.is_main else nullcontext():
+            if resume and checkpoint.exists(run.checkpoint):
+                trainer.restore(run.checkpoint)
             if ranks.is_main:
                 on_start(trainer.step, trainer.total_steps)
             done = fit(trainer, run.checkpoint, run.metrics, Hooks(on_record, should_stop))
@@ -89,6 +89,23 @@ def train(
             f"continue with: nas train -o {shlex.quote(str(run.path))} --resume"
         )
     return run
+
+
+def make_run(
+    space: str | SpaceSource | None,
+    data: str | None,
+    out: str | Path,
+    ranks: Ranks,
+    *,
+    image_size: int | None = None,
+    skip_corrupt: bool | None = None,
+    download: bool = False,
+    **recipe: Any,
+) -> Run:
+    """Makes the folder of a run that `ranks` will train elsewhere; arguments and errors are those of `train`."""
+    new = _check_new(space, data, out, image_size, bool(skip_corrupt), recipe)
+    trainer = _new_trainer(*new, "cpu", download, ranks)
+    return Run.create(out, trainer.supernet.space, new[1], trainer.config, list(trainer.data.classes))
 
 
 def is_main_process() -> bool:
@@ -131,7 +148,7 @@ def _check_new(
     image_size: int | None,
     skip_corrupt: bool,
     recipe: Mapping[str, Any],
-) -> tuple[SpaceSource, DataOptions, TrainConfig]:
+) -> tuple[NamedSpace | GivenSpace, DataOptions, TrainConfig]:
     """The settings of a new run, checked as far as that is cheap."""
     if space is None or data is None:
         raise ValueError("a new run needs a space and a data set: --space and --data")
@@ -143,7 +160,12 @@ def _check_new(
 
 
 def _new_trainer(
-    source: SpaceSource, options: DataOptions, config: TrainConfig, device: str, download: bool, ranks: Ranks
+    source: NamedSpace | GivenSpace,
+    options: DataOptions,
+    config: TrainConfig,
+    device: str,
+    download: bool,
+    ranks: Ranks,
 ) -> Trainer:
     """Everything else that settings can make fail, before the run folder is made."""
     from supernet.train import resolve_device
@@ -178,7 +200,7 @@ def _prepare(options: DataOptions, seed: int, download: bool) -> ImageData:
     return prepare(raw, seed)
 
 
-def _check_resumed(
+def check_resumed(
     run: Run,
     space: str | SpaceSource | None,
     data: str | None,

@@ -55,16 +55,18 @@ class _Use:
 
 
 @torch.no_grad()
-def sort_channels(supernet: Supernet, optimizer: Optimizer | None = None) -> None:
+def sort_channels(supernet: Supernet, optimizer: Optimizer | None = None, average: Supernet | None = None) -> None:
     """Puts the most important channels first, wherever the space has narrower choices.
 
     A channel's importance is the sum of absolute weights that read it. The largest subnet computes what it did, up to
-    the rounding of sums in another order. optimizer: its momenta are reordered with the weights.
+    the rounding of sums in another order. optimizer: its momenta are reordered with the weights. average: averaged
+    weights, reordered alike, since they go on being averaged with these.
     """
-    for uses in _axes(supernet).values():
+    followers = _axes(average) if average else {}
+    for axis, uses in _axes(supernet).items():
         importance = torch.stack([_importance(use) for use in uses if use.reads]).sum(0)
         order = importance.argsort(descending=True, stable=True)
-        for use in uses:
+        for use in (*uses, *followers.get(axis, ())):
             for tensor in (use.tensor, *_moments(use.tensor, optimizer)):
                 tensor.copy_(tensor.index_select(use.dim, order))
 

@@ -1,15 +1,18 @@
 """A data set in memory: its splits, the numbers that normalise it, and the order and look of its training batches.
 
-Images stay uint8 tensors and are augmented a batch at a time, on whatever device holds them. All randomness is a
-function of explicit seeds, so a run resumed in the middle of an epoch sees the batches it would have seen.
+Images stay uint8 tensors and are augmented a batch at a time, on whatever device holds them; in `train` and `test` of
+a folder too large for that, `supernet.streaming.ImageFiles` stand for the tensor. All randomness is a function of
+explicit seeds, so a run resumed in the middle of an epoch sees the batches it would have seen.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -117,7 +120,8 @@ def prepare(raw: RawData, seed: int) -> ImageData:
     """Split the training images, stratified, into train, calibration and validation.
 
     Calibration and validation are a tenth each, at most 2000 and 5000 images, with at least one image of each class.
-    ``seed`` alone decides the split; the test set is passed on as it is.
+    ``seed`` alone decides the split; the test set is passed on as it is. Of images that are streamed from their files
+    only these two are decoded, and ``mean`` and ``std`` are those of the calibration images.
 
     Raises:
         DataError: a class has fewer than three training images.
@@ -126,10 +130,16 @@ def prepare(raw: RawData, seed: int) -> ImageData:
     sizes = {"calibration": min(MOST_CALIBRATION, tenth), "validation": min(MOST_VALIDATION, tenth)}
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SPLIT,)))
     parts = stratified_split(raw.train_labels, raw.classes, sizes, rng)
-    splits = {name: Split(raw.train_images[index], raw.train_labels[index]) for name, index in parts.items()}
-    mean, std = _channel_stats(splits["train"].images)
+    images = {name: raw.train_images[index] for name, index in parts.items()}
+    images |= {name: _in_memory(images[name]) for name in sizes}
+    splits = {name: Split(images[name], raw.train_labels[index]) for name, index in parts.items()}
+    mean, std = _channel_stats(images["train" if isinstance(images["train"], Tensor) else "calibration"])
     test = Split(raw.test_images, raw.test_labels)
     return ImageData(**splits, test=test, mean=mean, std=std, classes=raw.classes, flip=raw.flip, skipped=raw.skipped)
+
+
+def _in_memory(images: Tensor) -> Tensor:
+    return images if isinstance(images, Tensor) else images.decoded()
 
 
 def stratified_split(
@@ -195,12 +205,16 @@ def _channel_stats(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]
 def fingerprint(data: ImageData) -> str:
     """SHA-256, in hex, of every split's images and labels, the class names and the flip rule.
 
-    Equal for equal data under an equal split, on any device, so that a run can refuse to resume on other data.
+    Equal for equal data under an equal split, on any device, so that a run can refuse to resume on other data. Of
+    streamed images, the files' names and sizes stand for their contents.
     """
     digest = hashlib.sha256(json.dumps([data.classes, data.flip]).encode())
     for split in (data.train, data.calibration, data.validation, data.test):
         digest.update(json.dumps(list(split.images.shape)).encode())
-        digest.update(split.images.cpu().contiguous().numpy().data)
+        if isinstance(split.images, Tensor):
+            digest.update(split.images.cpu().contiguous().numpy().data)
+        else:
+            digest.update(split.images.digest())
         digest.update(split.labels.cpu().contiguous().numpy().data)
     return digest.hexdigest()
 
@@ -271,6 +285,7 @@ def train_batches(
     """One epoch of shuffled, augmented, normalised training batches, without a last partial one.
 
     A batch depends on (seed, epoch, step) alone: neither on the device nor on ``start``, the step to begin at.
+    Images in memory are cropped by ``augment``, streamed ones by torchvision's random resized crop.
     ``rows``, int64, are those of each batch to give, all by default: a rank's share (``Ranks.rows``).
 
     Yields:
@@ -284,13 +299,32 @@ def train_batches(
         raise ValueError(f"start {start} is not in 0 to {steps}, the steps of an epoch")
     rng = np.random.default_rng(np.random.SeedSequence([seed, epoch], spawn_key=(_SHUFFLE,)))
     order = torch.from_numpy(rng.permutation(len(data.train))).to(data.train.images.device)
+    seed_of = partial(_augmentation_seed, seed, epoch)
+    if not isinstance(data.train.images, Tensor):
+        return _streamed(data, batch_size, order, range(start, steps), rows, seed_of)
 
     def batch(step: int) -> tuple[int, Tensor, Tensor]:
         index = order[step * batch_size : (step + 1) * batch_size]
-        state = np.random.SeedSequence([seed, epoch], spawn_key=(_AUGMENT, step)).generate_state(1, np.uint64)
-        images = augment(data.train.images[index], torch.Generator().manual_seed(int(state[0])), data.flip)
+        images = augment(data.train.images[index], torch.Generator().manual_seed(seed_of(step)), data.flip)
         if rows is not None:
             images, index = images[rows], index[rows]
         return step, normalize(images, data.mean, data.std), data.train.labels[index]
 
     return map(batch, range(start, steps))
+
+
+def _augmentation_seed(seed: int, epoch: int, number: int) -> int:
+    """number: of the step in the epoch, or where each image has a look of its own, of the image."""
+    state = np.random.SeedSequence([seed, epoch], spawn_key=(_AUGMENT, number)).generate_state(1, np.uint64)
+    return int(state[0])
+
+
+def _streamed(
+    data: ImageData, batch_size: int, order: Tensor, steps: Sequence[int], rows: Tensor | None, seed_of: Callable
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """`train_batches` of images in files: only the rows that are wanted are decoded."""
+    files: Any = data.train.images
+    numbers = [torch.arange(step * batch_size, min((step + 1) * batch_size, len(order))) for step in steps]
+    wanted = [batch if rows is None else batch[rows] for batch in numbers]
+    for step, batch, images in zip(steps, wanted, files.batches(wanted, order, seed_of, data.flip)):
+        yield step, normalize(images, data.mean, data.std, files.device), data.train.labels[order[batch]]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from supernet.data import DataError, RawData, stratified_split
+from supernet.decoding import try_decode
+from supernet.streaming import ImageFiles
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 CHANNELS = (1, 3, 4)
@@ -26,6 +28,7 @@ FOLDER_SIZE = 32  # pixels a side, where a folder's images don't agree on a smal
 LARGEST_OWN_SIZE = 96  # pixels a side: bigger images are shrunk unless an image size is asked for
 TEST_SPLIT_SEED = 20  # fixed: one test set for everybody, whatever seed a run has
 RESIZE_CHUNK = 4096  # images
+MEMORY_BOUND = 2 * 2**30  # bytes of decoded images: a folder of more stays on disk and is streamed
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ def load(spec: str, *, image_size: int | None = None, download: bool = False, sk
         spec: ``digits``, ``cifar10[:ROOT]``, ``cifar100[:ROOT]``, ``fashion_mnist[:ROOT]``, ``folder:DIR`` or
             ``npz:FILE``; ROOT defaults to ``./data``.
         image_size: pixels a side that every image is resized to. By default images keep their size; those of a folder
-            do when all are one square size up to 96, and become 32 otherwise.
+            do when all are one square size up to 96, and become 32 otherwise. A folder whose images would then take
+            more than 2 GiB stays on disk: ``ImageFiles`` stand for its tensors (``supernet.streaming``).
         download: fetch a missing torchvision data set into ROOT.
         skip_corrupt: leave unreadable images of a folder out and count them in ``RawData.skipped``.
 
@@ -138,14 +142,17 @@ def _folder(argument: str, options: ReadOptions) -> RawData:
     if held_out is None or not (root / "train").is_dir():
         files = _list_images(root)
         size = options.image_size or _default_size(files)
-        images, labels, skipped = _read_images(files, size, options.skip_corrupt)
+        images, labels, skipped = _read_images(root, files, size, options.skip_corrupt, _is_large(size, files))
         return _hold_out_test(images, labels, tuple(files), flip=True, skipped=skipped)
     files, test_files = _list_images(root / "train"), _list_images(held_out)
     if odd := sorted(files.keys() ^ test_files.keys()):
         raise DataError(f"{root / 'train'} and {held_out} must have the same classes; only one has {_few(odd)}")
     size = options.image_size or _default_size(files)
-    images, labels, skipped = _read_images(files, size, options.skip_corrupt)
-    test_images, test_labels, test_skipped = _read_images(test_files, size, options.skip_corrupt)
+    read = functools.partial(
+        _read_images, root, size=size, skip_corrupt=options.skip_corrupt, large=_is_large(size, files, test_files)
+    )
+    images, labels, skipped = read(files)
+    test_images, test_labels, test_skipped = read(test_files)
     return RawData(images, labels, test_images, test_labels, tuple(files), flip=True, skipped=skipped + test_skipped)
 
 
@@ -194,54 +201,45 @@ def _default_size(files: dict[str, list[Path]]) -> int:
     return common[0] if common else FOLDER_SIZE
 
 
-def _read_images(files: dict[str, list[Path]], size: int, skip_corrupt: bool) -> tuple[Tensor, Tensor, int]:
-    """Images uint8 [N, 3, size, size], labels int64 [N] in the order of ``files``, and how many were skipped."""
+def _is_large(size: int, *parts: dict[str, list[Path]]) -> bool:
+    return 3 * size**2 * sum(len(group) for files in parts for group in files.values()) > MEMORY_BOUND
+
+
+def _read_images(
+    root: Path, files: dict[str, list[Path]], size: int, skip_corrupt: bool, large: bool
+) -> tuple[Tensor, Tensor, int]:
+    """Images uint8 [N, 3, size, size], labels int64 [N] in the order of ``files``, and how many were skipped.
+
+    Where they are ``large`` together, the images are ``ImageFiles`` and only decoded here to find the corrupt ones.
+    """
     paths = [path for group in files.values() for path in group]
     labels = [label for label, group in enumerate(files.values()) for _ in group]
-    images = torch.empty((len(paths), 3, size, size), dtype=torch.uint8)
+    if large and not skip_corrupt:
+        return _in_files(root, paths, size), torch.tensor(labels), 0
+    images = torch.empty((0 if large else len(paths), 3, size, size), dtype=torch.uint8)
     kept: list[int] = []
     with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside the interpreter lock
-        for index, pixels in enumerate(pool.map(functools.partial(_try_decode, size=size), paths)):
+        for index, pixels in enumerate(pool.map(functools.partial(try_decode, size=size), paths)):
             if isinstance(pixels, DataError):
                 if not skip_corrupt:
                     pool.shutdown(wait=False, cancel_futures=True)  # or the error waits for all the other images
                     raise pixels
                 continue
-            images[len(kept)] = torch.from_numpy(pixels)
+            if not large:
+                images[len(kept)] = torch.from_numpy(pixels)
             kept.append(index)
     targets = torch.tensor([labels[index] for index in kept], dtype=torch.int64)
     for label, count in enumerate(torch.bincount(targets, minlength=len(files)).tolist()):
         if not count:
             name = list(files)[label]
             raise DataError(f"every image of class {name!r} is corrupt, {files[name][0]} for one")
+    if large:
+        images = _in_files(root, [paths[index] for index in kept], size)
     return images[: len(kept)], targets, len(paths) - len(kept)
 
 
-def _try_decode(path: Path, size: int) -> np.ndarray | DataError:
-    try:
-        return _decode(path, size)
-    except Exception as error:  # Pillow's decoders raise nearly anything on bad bytes
-        return DataError(
-            f"cannot read image {path} ({error}); repair or remove it, or leave such out by --skip-corrupt"
-        )
-
-
-def _decode(path: Path, size: int) -> np.ndarray:
-    """RGB uint8 [3, size, size]: the largest centred square, resized with antialiasing; alpha is dropped."""
-    from PIL import Image, ImageOps
-
-    with Image.open(path) as opened:
-        image: Image.Image = ImageOps.exif_transpose(opened)
-        if image.mode == "F":
-            raise DataError("floating point pixels have no known range")
-        if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip at 255 instead of scaling
-            wide = np.asarray(image).astype(np.float32).clip(0, 65535)
-            image = Image.fromarray(np.rint(wide / 257).astype(np.uint8))
-        elif image.mode == "P":  # a transparent palette warns unless it goes through RGBA
-            image = image.convert("RGBA")
-        # One step for crop and resize: an extreme aspect ratio never becomes a huge intermediate image.
-        square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
-    return np.asarray(square).transpose(2, 0, 1).copy()
+def _in_files(root: Path, paths: list[Path], size: int) -> Tensor:
+    return cast(Tensor, ImageFiles.of(root, paths, size))  # has what of a tensor's interface a split of images needs
 
 
 def _npz(argument: str, options: ReadOptions) -> RawData:

@@ -34,7 +34,11 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device | str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"the number of workers is {self.size}; it must be at least 1")
 
     @property
     def is_main(self) -> bool:
@@ -107,11 +111,12 @@ def joined(device: str) -> Iterator[Ranks]:
     if not dist.is_initialized() and ("RANK" not in os.environ or size == 1):
         yield ALONE
         return
+    owned = not dist.is_initialized()
     chosen = torch.device("cpu")
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
-        chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
-        torch.cuda.set_device(chosen)
-    owned = not dist.is_initialized()
+        if owned:  # otherwise whoever made the group has chosen
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        chosen = torch.device("cuda", torch.cuda.current_device())
     if owned:
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:

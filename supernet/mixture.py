@@ -129,6 +129,11 @@ def make_supernet(space: NetworkSpace, members: int) -> SharedWeights:
     return Mixture(space, members) if members > 1 else Supernet(space)
 
 
+def members_of(weights: SharedWeights) -> list[Supernet]:
+    """The supernets of a mixture, or the one that a plain supernet is."""
+    return cast(list[Supernet], list(weights.members)) if isinstance(weights, Mixture) else [weights]
+
+
 class Routing:
     """Which member each subnet of a training step trains, and what the router learns from it.
 
@@ -140,12 +145,8 @@ class Routing:
     """
 
     def __init__(self, supernet: SharedWeights, config: TrainConfig, total_steps: int) -> None:
-        self._router: Router | None = None
-        if isinstance(supernet, Mixture):
-            self.members = cast(list[Supernet], list(supernet.members))
-            self._router = supernet.router
-        else:
-            self.members = [supernet]
+        self._router = supernet.router if isinstance(supernet, Mixture) else None
+        self.members = members_of(supernet)
         if len(self.members) != config.members:
             raise ValueError(f"members is {config.members}, but the supernet has {len(self.members)}")
         self._space, self._seed, self._total_steps = supernet.space, config.seed, total_steps

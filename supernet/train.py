@@ -9,41 +9,36 @@ bit for bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from search_spaces.arch import Arch
-from supernet import checkpoint
+from search_spaces.network import NetworkSpace
+from supernet import checkpoint, snapshot
 from supernet.channels import sort_channels
-from supernet.data import ImageData, Split, fingerprint, normalize, steps_per_epoch
+from supernet.data import ImageData, Split, fingerprint, steps_per_epoch
 from supernet.distill import DISTILLATIONS, label_loss
 from supernet.distributed import ALONE, Ranks, step_seed, synchronize
 from supernet.evaluate import count_correct, recalibrate
-from supernet.mixture import Routing, SharedWeights, make_supernet
-from supernet.model import Supernet
+from supernet.mixture import Routing, SharedWeights, make_supernet, members_of
 from supernet.optim import bf16_autocast, learning_rate, make_optimizer, set_learning_rate
+from supernet.probe import Probe
 from supernet.recipe import TrainConfig
 from supernet.samplers import SAMPLERS, Probes, Sampler
 from supernet.shrink import SCHEDULES
+from supernet.snapshot import TrainingError
 from supernet.spikes import SpikeDetector
 from supernet.steps import STEP_PLANS, StepContext, StepSubnet, step_rng
 
 VALIDATE_IMAGES = 1000  # per epoch, for the progress display alone
-PROBE_IMAGES = 256  # held-out images that a sampler may ask about
 MOST_ROLLBACKS = 3
-ROUTING_IMAGES = 128  # held-out images, others every step, that a mixture is measured on
-_MIXUP, _HELD_OUT = 1 << 22, 1 << 24  # past the indices of a step's draws
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on or be resumed; the message says why and what to do."""
+_MIXUP = 1 << 22  # past the indices of a step's draws
 
 
 class SpikeError(TrainingError):
@@ -84,12 +79,13 @@ class Trainer:
         synchronize(supernet, ranks)
         space = supernet.space
         self.schedule = SCHEDULES[config.schedule](space, self.total_steps, self.steps_per_epoch, self.learning_rate)
-        self.sampler = self._sampler(self.schedule.phase(0).space)
+        self.sampler = self.sampler_of(self.schedule.phase(0).space)
         self.routing = Routing(supernet, config, self.total_steps)
         self.optimizer = make_optimizer(supernet.named_parameters(), config)
         self.average = AveragedModel(supernet, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
         self.spikes = SpikeDetector(math.log(space.num_classes))
         self.autocast = bf16_autocast(self.device)
+        self.probe = Probe(self.data, config.seed, self.autocast, ranks)
         torch.manual_seed(config.seed)  # dropout's generator
 
     @property
@@ -123,7 +119,7 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.clip_norm)
         self._check(subnets, losses, norm)
         self.optimizer.step()
-        self.routing.end_step(subnets, self._held_out_accuracy)
+        self.routing.end_step(subnets, lambda member, arch: self.probe.held_out_accuracy(member, arch, self.step))
         if self.average:
             self.average.update_parameters(self.supernet)
         self.step += 1
@@ -136,15 +132,17 @@ class Trainer:
     def _subnets(self, images: Tensor, labels: Tensor) -> list[StepSubnet]:
         """What this step trains, every loss scaled as the schedule wants."""
         if self.step in self.schedule.sort_steps():
-            for member in self.routing.members:
-                sort_channels(member, self.optimizer)
+            averages = members_of(self.ready) if self.average else [None] * len(self.routing.members)
+            for member, average in zip(self.routing.members, averages):
+                sort_channels(member, self.optimizer, average)
         phase, config = self.schedule.phase(self.step), self.config
         if phase.largest_only:
             return [StepSubnet(self.supernet.space.largest(), "max")]
         if phase.space != self.sampler.space:
-            self.sampler = self._sampler(phase.space)
+            self.sampler = self.sampler_of(phase.space)
         probes = Probes(
-            batch=lambda arch: self._probe(arch, images, labels), held_out=lambda arch: self._held_out_loss(arch)
+            batch=lambda arch: self.probe.loss(self.supernet, arch, images, labels),
+            held_out=lambda arch: self.probe.held_out_loss(self.supernet, arch),
         )
         self.sampler.begin_step(self.step, self.total_steps, probes)
         drawn: dict[int, Arch] = {}
@@ -225,41 +223,9 @@ class Trainer:
         with self.autocast():
             return self.teacher(images)
 
-    # What a sampler may ask
-
-    def _sampler(self, space: Any) -> Sampler:
+    def sampler_of(self, space: NetworkSpace) -> Sampler:
+        """A fresh sampler of the recipe's kind, for the choices of a phase."""
         return SAMPLERS[self.config.sampler](space, self.config.seed)
-
-    def _probe(self, arch: Arch, images: Tensor, labels: Tensor) -> float:
-        """Mean cross-entropy with the batch's own statistics; leaves no trace in the running ones."""
-        loss = label_loss(self._peek(self.supernet, self.supernet.space.canonical(arch), images), labels)
-        self.ranks.average([loss])
-        return float(loss)
-
-    def _held_out_loss(self, arch: Arch) -> float:
-        held_out = self.data.calibration
-        images = normalize(held_out.images[:PROBE_IMAGES], self.data.mean, self.data.std)
-        return self._probe(arch, images, held_out.labels[:PROBE_IMAGES])
-
-    def _held_out_accuracy(self, supernet: Supernet, arch: Arch) -> float:
-        """Top-1, 0 to 1, with the batch's own statistics on held-out images, the same ones throughout a step."""
-        held_out = self.data.calibration
-        order = step_rng(self.config.seed, self.step, _HELD_OUT).permutation(len(held_out))
-        rows = torch.from_numpy(order[:ROUTING_IMAGES]).to(self.device)
-        images = normalize(held_out.images[rows], self.data.mean, self.data.std)
-        top1 = (self._peek(supernet, arch, images).argmax(1) == held_out.labels[rows]).float().mean()
-        self.ranks.average([top1])
-        return float(top1)
-
-    @torch.no_grad()
-    def _peek(self, supernet: SharedWeights, arch: Arch, images: Tensor) -> Tensor:
-        """Logits under the images' own batch statistics; leaves no trace in the running ones."""
-        before = [buffer.clone() for buffer in supernet.buffers()]
-        with self.autocast():
-            logits = supernet(images, arch)
-        for buffer, value in zip(supernet.buffers(), before):
-            buffer.copy_(value)
-        return logits
 
     def validate(self) -> dict[str, float]:
         """Top-1 of the largest and the smallest subnet on part of the search-validation split."""
@@ -292,23 +258,7 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Writes everything that `restore` needs, atomically; raises OSError when the disk is full."""
-        ready = self.ready.state_dict()
-        tensors = {f"model.{name}": t for name, t in ready.items()} | self._optimizer_state()
-        if self.average:
-            tensors |= {f"trained.{name}": t for name, t in self.supernet.state_dict().items()}
-        tensors |= {f"sampler.{name}": torch.from_numpy(np.asarray(a)) for name, a in self.sampler.state().items()}
-        tensors["rng.cpu"] = torch.get_rng_state()
-        if self.device.type == "cuda":
-            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
-        state = self.identity() | {
-            "step": self.step,
-            "total_steps": self.total_steps,
-            "rollbacks": self.rollbacks,
-            "averaged": int(self.average.n_averaged) if self.average else 0,
-            "spikes": asdict(self.spikes),
-            "weights_hash": checkpoint.weights_hash(ready),
-        }
-        checkpoint.save(path, tensors, state)
+        snapshot.save(self, path)
 
     def restore(self, path: Path) -> None:
         """Takes up the run saved at `path`.
@@ -316,39 +266,7 @@ class Trainer:
         Raises TrainingError naming what differs when it is a run of another space, recipe or data set, and
         CheckpointError naming the file when it cannot be read.
         """
-        tensors, state = checkpoint.load(path)
-        if differs := _differences(state, self.identity()):
-            raise TrainingError(f"cannot resume {path}: {'; '.join(differs)}")
-        self.ready.load_state_dict(checkpoint.select(tensors, "model"))
-        if self.average:
-            self.supernet.load_state_dict(checkpoint.select(tensors, "trained"))
-            self.average.n_averaged.fill_(state["averaged"])
-        self._load_optimizer_state(tensors)
-        self.step = int(state["step"])
-        self.rollbacks = int(state["rollbacks"])
-        self.spikes = SpikeDetector(**state["spikes"])
-        self.sampler = self._sampler(self.schedule.phase(max(self.step - 1, 0)).space)
-        self.sampler.load({name: t.numpy() for name, t in checkpoint.select(tensors, "sampler").items()})
-        torch.set_rng_state(tensors["rng.cpu"])
-        if self.device.type == "cuda" and "rng.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
-
-    def _optimizer_state(self) -> dict[str, Tensor]:
-        """The optimizer's tensors as `optimizer.KIND.PARAMETER`."""
-        return {
-            f"optimizer.{kind}.{name}": value
-            for name, p in self.supernet.named_parameters()
-            for kind, value in self.optimizer.state.get(p, {}).items()
-            if isinstance(value, Tensor)
-        }
-
-    def _load_optimizer_state(self, tensors: Mapping[str, Tensor]) -> None:
-        params = dict(self.supernet.named_parameters())
-        self.optimizer.state.clear()
-        for key, value in checkpoint.select(tensors, "optimizer").items():
-            kind, _, name = key.partition(".")
-            device = "cpu" if kind == "step" else self.device  # AdamW counts its steps on the CPU
-            self.optimizer.state[params[name]][kind] = value.to(device)
+        snapshot.restore(self, path)
 
 
 def load_supernet(path: Path) -> tuple[SharedWeights, dict[str, Any]]:
@@ -356,8 +274,6 @@ def load_supernet(path: Path) -> tuple[SharedWeights, dict[str, Any]]:
 
     Raises CheckpointError naming the file when it cannot be read.
     """
-    from search_spaces.network import NetworkSpace
-
     tensors, state = checkpoint.load(path)
     supernet = make_supernet(NetworkSpace.from_dict(state["space"]), state["recipe"].get("members", 1))
     supernet.load_state_dict(checkpoint.select(tensors, "model"))
@@ -373,15 +289,3 @@ def resolve_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("device 'cuda' is not available on this machine; valid: auto, cpu")
     return torch.device(name)
-
-
-def _differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    found = []
-    for part in ("space", "recipe"):
-        for name in sorted(set(saved[part]) | set(now[part])):
-            old, new = saved[part].get(name), now[part].get(name)
-            if old != new:
-                found.append(f"{part} {name} was {old!r} and is now {new!r}")
-    if saved["data"] != now["data"]:
-        found.append("the images, labels or splits are not those it was trained on")
-    return found

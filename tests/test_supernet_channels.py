@@ -49,3 +49,16 @@ def test_sorting_twice_changes_nothing_more():
     once = {name: t.clone() for name, t in supernet.state_dict().items()}
     sort_channels(supernet)
     assert all(torch.equal(once[name], t) for name, t in supernet.state_dict().items())
+
+
+def test_the_average_is_reordered_as_the_weights_it_follows():
+    space = NETWORKS["resnet_cifar"]
+    supernet, average = randomised(space, seed=1), randomised(space, seed=2).eval()
+    x = images(space, batch=2)
+    with torch.no_grad():
+        before = average(x, space.largest())
+        order = supernet.blocks[0].conv2.weight.abs().sum((0, 2, 3)).argsort(descending=True, stable=True)
+        expected = average.blocks[0].bn1.weight[:, order].clone()
+        sort_channels(supernet, average=average)
+        torch.testing.assert_close(average(x, space.largest()), before, rtol=1e-4, atol=1e-3)
+    assert torch.equal(average.blocks[0].bn1.weight, expected)

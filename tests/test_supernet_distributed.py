@@ -1,4 +1,4 @@
-"""Two gloo processes train what one process trains: same architectures, same weights, and they stop and fail together."""
+"""Two gloo processes train what one process trains: same architectures, same weights; they stop and fail together."""
 
 from __future__ import annotations
 

@@ -1,0 +1,106 @@
+"""Does one set of weights rank pooling positions? ResNet-20's 36 configurations against their stand-alone accuracies.
+
+    python benchmarks/pooling_fidelity.py TABLE --data cifar10:DIR --out DIR [--epochs 48] [--seeds 3] [--recipe a=b]
+
+TABLE: CSV of stand-alone accuracies (columns pool_before_layer, baseline_avg; Javan et al. 2023). For each seed the
+space `resnet20_pooling` is trained in DIR/seedN, where an interrupted training goes on, and all 36 are scored on the
+search-validation split. Prints Kendall's tau of the scores, the null of MACs alone, the true accuracy of the pick, and
+the curve of rankings calibrated with K stand-alone accuracies, drawn as `nas trust` draws them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+from machine import describe
+
+from nas.calibration import fidelity_curve
+from nas.cli_train import settings_of
+from nas.progress import TrainingProgress
+from nas.ranking import kendall
+from nas.run import Run
+from nas.sampling import spread_sample
+from nas.terminal import stderr
+from nas.training import load_trained, train
+from search_spaces import catalog, cost
+from search_spaces.arch import Arch
+from supernet.evaluate import SupernetEvaluator
+
+SPACE = catalog.get("resnet20_pooling")
+# strict_fair deals the 36 configurations like a deck: each is trained equally often
+RECIPE = {
+    "step_plan": "strict_fair", "batch_size": 64, "lr": 0.1, "weight_decay": 2e-4, "label_smoothing": 0.0,
+}  # fmt: skip
+SAMPLES, DESIGNS = (6, 8, 12), 60
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("table", type=Path)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--epochs", type=int, default=48)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--recipe", action="append", default=[], metavar="NAME=VALUE")
+    args = parser.parse_args()
+    archs, true = read_table(args.table)
+    macs = cost.macs(SPACE, archs).astype(float)
+    print(f"{describe()}\nKendall of MACs alone: {kendall(macs, true):.3f}; best of the table: {true.max():.2f}")
+    recipe = RECIPE | settings_of(args.recipe, {}) | {"epochs": args.epochs}
+    rows = [
+        measure(args.out / f"seed{seed}", args.data, recipe | {"seed": seed}, archs, true) for seed in range(args.seeds)
+    ]
+    for name in ("kendall", "pick"):
+        values = [row[name] for row in rows]
+        print(f"{name}: mean {np.mean(values):.3f} of {len(values)} seeds ({', '.join(f'{v:.3f}' for v in values)})")
+
+
+def read_table(path: Path) -> tuple[list[Arch], np.ndarray]:
+    """The architectures, and their mean stand-alone accuracies in percent."""
+    rows = list(csv.DictReader(path.open(encoding="utf-8")))
+    archs = []
+    for row in rows:
+        flags = [int(flag) for flag in row["pool_before_layer"].split(",")]
+        slots = [layer - 1 for layer, pooled in enumerate(flags) if pooled]  # layer 0 is the stem
+        archs.append(SPACE.with_pools(SPACE.largest(), slots))
+    return archs, np.array([float(row["baseline_avg"]) for row in rows])
+
+
+def measure(folder: Path, data: str, recipe: dict, archs: list[Arch], true: np.ndarray) -> dict[str, float]:
+    started = time.monotonic()
+    with TrainingProgress(stderr(), folder / "tensorboard", quiet=True) as progress:
+        run = train(
+            SPACE.name, data, folder, resume=(folder / "run.json").exists(),
+            on_start=progress.start, on_record=progress.record, **recipe,
+        )  # fmt: skip
+    trained = time.monotonic() - started
+    top1 = score(run, archs)
+    samples = {
+        k: [[archs.index(arch) for arch in spread_sample(SPACE, k, seed)] for seed in range(DESIGNS)] for k in SAMPLES
+    }
+    curve = fidelity_curve(SPACE, archs, top1, true, samples)
+    row = {"kendall": kendall(top1, true), "pick": float(true[top1.argmax()])}
+    images = recipe["epochs"] * recipe["batch_size"] * (len(load_trained(run)[2].train) // recipe["batch_size"])
+    print(
+        f"{folder.name}: Kendall {row['kendall']:.3f}, pick {row['pick']:.2f}, inherited {top1.min():.1%} to "
+        f"{top1.max():.1%}; {images / 1e6:.1f}M images trained, {trained:.0f} s in this call"
+    )
+    for p in curve:
+        print(f"  calibrated with K={p.k}: Kendall {p.kendall:.3f} ± {p.kendall_std:.3f}, pick {p.picked:.2f}")
+    (folder / "fidelity.json").write_text(json.dumps(row | {"top1": top1.tolist(), "recipe": recipe}))
+    return row
+
+
+def score(run: Run, archs: list[Arch]) -> np.ndarray:
+    supernet, _, data = load_trained(run)
+    evaluator = SupernetEvaluator(supernet, data.calibration.images, data.validation, data.mean, data.std)
+    return np.array([metrics["top1"] for metrics in evaluator.evaluate(archs)])
+
+
+if __name__ == "__main__":
+    main()

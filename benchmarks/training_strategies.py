@@ -1,0 +1,147 @@
+"""Training strategies side by side, at equal cost.
+
+    python benchmarks/training_strategies.py --data cifar10:DIR --out DIR [--budget 1e15] [--space resnet_cifar]
+
+Every strategy trains the same supernet for the whole number of epochs that comes closest to --budget multiply-adds,
+forward and backward (counted as three forward passes; a probe of a sampler as one). Then each is searched under
+10, 20, 40 and 80M MACs, and its ranking is compared with the same stand-alone trainings (`nas trust`), which are made
+once. Prints a table in Markdown; an interrupted call goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import describe
+
+from nas.progress import TrainingProgress
+from nas.quantities import show_quantity
+from nas.run import Run
+from nas.searching import search_run
+from nas.terminal import stderr
+from nas.training import train
+from nas.trust import trust_run
+from search_spaces import catalog, cost
+from search_spaces.network import NetworkSpace
+from supernet.data import steps_per_epoch
+from supernet.recipe import TrainConfig
+from supernet.samplers import SAMPLERS, Probes
+from supernet.shrink import SCHEDULES
+from supernet.steps import STEP_PLANS, StepContext, step_rng
+
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "sandwich": {},
+    "sandwich, shared pooling": {"max_pooling": "shared"},
+    "sandwich, adaptive alpha": {"distillation": "adaptive_alpha"},
+    "sandwich, best up": {"sampler": "best_up"},
+    "sandwich, worst up": {"sampler": "worst_up"},
+    "sandwich, shifted": {"sampler": "shifted"},
+    "delayed epsilon": {"schedule": "delayed_epsilon"},
+    "progressive": {"schedule": "progressive"},
+    "single path": {"step_plan": "single_path"},
+    "sorted": {"step_plan": "sorted", "num_random": 4},
+    "chunked": {"step_plan": "chunked", "num_random": 4},
+    "matched min, adjacent band": {"step_plan": "matched_min", "sampler": "adjacent_band"},
+    "strict fair": {"step_plan": "strict_fair"},
+}
+LIMITS = (10e6, 20e6, 40e6, 80e6)
+PHASE_STEPS, DRAWS = 40, 5  # places in a run, and steps at each, at which the cost of a step is counted
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--space", default="resnet_cifar")
+    parser.add_argument("--budget", type=float, default=1e15, help="multiply-adds of a training")
+    parser.add_argument("--images", type=int, default=43_000, help="of the training split")
+    parser.add_argument("--trials", type=int, default=100, help="of each search")
+    parser.add_argument("--archs", type=int, default=12, help="trained alone")
+    parser.add_argument("--alone-epochs", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="*", choices=list(STRATEGIES), default=list(STRATEGIES))
+    args = parser.parse_args()
+    print(f"{args.space}, {args.budget:.2g} multiply-adds a strategy, seed {args.seed}, {describe()}\n")
+    columns = [f"≤ {show_quantity(limit)}" for limit in LIMITS]
+    print("| " + " | ".join(["strategy", "epochs", "minutes", *columns, "Kendall"]) + " |")
+    print("|---" * (len(columns) + 4) + "|")
+    alone: Path | None = None
+    for name in args.only:
+        folder = args.out / name.replace(", ", "-").replace(" ", "_")
+        cells, alone = measure(name, folder, alone, args)
+        print("| " + " | ".join([name, *cells]) + " |", flush=True)
+
+
+def measure(name: str, folder: Path, alone: Path | None, args: argparse.Namespace) -> tuple[list[str], Path]:
+    """The strategy's row of the table, and where the stand-alone trainings are."""
+    config = TrainConfig(**STRATEGIES[name], seed=args.seed)
+    epochs = affordable_epochs(catalog.get(args.space), config, args.images, args.budget)
+    started = time.monotonic()
+    with TrainingProgress(stderr(), folder / "tensorboard", quiet=True) as progress:
+        run = train(
+            args.space, args.data, folder, resume=(folder / "run.json").exists(), epochs=epochs, seed=args.seed,
+            on_start=progress.start, on_record=progress.record, **STRATEGIES[name],
+        )  # fmt: skip
+    minutes = (time.monotonic() - started) / 60
+    best = [best_under(run, limit, args.trials) for limit in LIMITS]
+    if alone is not None and not (folder / "trust").exists():
+        shutil.copytree(alone, folder / "trust")
+    report = trust_run(run, archs=args.archs, epochs=args.alone_epochs)
+    kendall = report["kendall"]
+    tau = (
+        "none"
+        if kendall["value"] is None
+        else f"{kendall['value']:.2f} ({', '.join(f'{v:.2f}' for v in kendall['interval'])})"
+    )
+    return [str(epochs), f"{minutes:.0f}", *best, tau], folder / "trust"
+
+
+def best_under(run: Run, limit: float, trials: int) -> str:
+    study = search_run(run, n_trials=trials, study_name=f"under-{show_quantity(limit)}", limits={"macs": limit})
+    return f"{study.best.metrics['top1']:.2%}" if study.best else "none"
+
+
+def affordable_epochs(space: NetworkSpace, config: TrainConfig, images: int, budget: float) -> int:
+    """The number of epochs whose multiply-adds come closest to `budget`, at least 1."""
+    per_epoch = steps_per_epoch(images, config.images_per_step)
+    total = 1000 * per_epoch  # long enough for the shares of a schedule's phases to be exact
+    schedule = SCHEDULES[config.schedule](space, total, per_epoch, lambda step: 1.0)
+    places = np.linspace(0, total - 1, PHASE_STEPS).astype(int)
+    mean = np.mean([step_macs(space, config, schedule, int(step), total) for step in places])
+    return max(1, round(budget / (mean * per_epoch)))
+
+
+def step_macs(space: NetworkSpace, config: TrainConfig, schedule: Any, step: int, total: int) -> float:
+    """Multiply-adds of one step, averaged over some."""
+    phase = schedule.phase(step)
+    if phase.largest_only:
+        return 3.0 * config.images_per_step * cost.macs(space, space.largest())
+    sampler, costs = SAMPLERS[config.sampler](phase.space, config.seed), []
+    for i in range(DRAWS):
+        probed: list[Any] = []
+
+        def probe(arch: Any, probed: list[Any] = probed) -> float:
+            probed.append(arch)
+            return 1.0
+
+        probes = Probes(batch=probe, held_out=lambda arch: 1.0)
+        sampler.begin_step(step + i, total, probes)
+        context = StepContext(
+            phase.space, config.seed, step + i, config.num_random, config.max_pooling == "shared",
+            lambda index, at=step + i, p=probes: sampler.draw(step_rng(config.seed, at, index), p), sampler.matched_min,
+        )  # fmt: skip
+        plan = STEP_PLANS[config.step_plan]
+        trained = [space.canonical(s.arch) for s in plan.subnets(context)]
+        share = config.num_random if plan.parts else 1
+        seen = config.images_per_step / share * cost.macs(space, trained).sum()
+        costs.append(3.0 * seen + config.batch_size * cost.macs(space, [space.canonical(a) for a in probed]).sum())
+    return float(np.mean(costs))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""`nas train --address …`: the training of `nas.training`, on the workers of a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.run import Run
+from nas.spaces import SpaceSource
+from nas.training import Interrupted, OnRecord, check_resumed, make_run, train
+
+if TYPE_CHECKING:
+    from workers.ray_train import Channel
+
+
+def train_on_ray(
+    space: str | SpaceSource | None,
+    data: str | None,
+    out: str | Path,
+    *,
+    num_workers: int,
+    address: str = "local",
+    resume: bool = False,
+    device: str = "auto",
+    image_size: int | None = None,
+    skip_corrupt: bool | None = None,
+    download: bool = False,
+    on_start: Callable[[int, int], None] = lambda step, total: None,
+    on_record: OnRecord = lambda record: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    **recipe: Any,
+) -> Run:
+    """What `nas.training.train` does, by `num_workers` Ray Train workers that share each batch equally.
+
+    Each worker takes one CPU, and one GPU where `device` is "cuda" or is "auto" and there are enough. `out` and the
+    data set must be at the same place for the driver and all workers: on several machines, on a shared file system.
+    When a worker dies, all go on from the last checkpoint, up to three times. address: as in `workers.ray_train`.
+    Raises what `train` does, ConnectionError when no cluster answers, and RayTrainError when workers keep dying.
+    """
+    from supernet.checkpoint import CheckpointError
+    from supernet.distributed import RankError, Ranks
+    from supernet.train import TrainingError
+    from workers.ray_train import run_on_ray
+
+    if resume:
+        run = Run.open(out)
+        check_resumed(run, space, data, {"image_size": image_size, "skip_corrupt": skip_corrupt}, recipe)
+    else:
+        ranks = Ranks(0, num_workers)
+        run = make_run(
+            space, data, out, ranks, image_size=image_size, skip_corrupt=skip_corrupt, download=download, **recipe
+        )
+    started = False
+
+    def receive(message: tuple[str, Any]) -> None:
+        nonlocal started
+        kind, value = message
+        if kind == "record":
+            on_record(value)
+        elif not started:  # workers that were restarted start once more
+            started = True
+            on_start(*value)
+
+    fatal = (ValueError, OSError, TrainingError, CheckpointError, RankError)
+    work = partial(_work, str(run.path.resolve()))
+    stopped = run_on_ray(work, num_workers, run.path, address, device, fatal, receive, should_stop)
+    if stopped:
+        raise Interrupted(stopped)
+    return run
+
+
+def _work(out: str, channel: Channel, device: str) -> str | None:
+    """One worker's part: the training, continued from where the folder's checkpoint is; why it stopped, if it did."""
+    try:
+        train(
+            None,
+            None,
+            out,
+            resume=True,
+            device=device,
+            on_start=lambda step, total: channel.send(("start", (step, total))),
+            on_record=lambda record: channel.send(("record", record)),
+            should_stop=channel.should_stop,
+        )
+    except Interrupted as stop:
+        return str(stop)
+    return None

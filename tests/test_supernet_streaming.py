@@ -1,0 +1,194 @@
+"""Folders too large for memory: same splits as in memory, and batches that depend on seed, epoch and step alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from supernet import datasets, streaming
+from supernet.data import DataError, ImageData, fingerprint, prepare, train_batches
+from supernet.distributed import Ranks
+from supernet.evaluate import count_correct, recalibrate
+from supernet.fit import Hooks, fit
+from supernet.model import Supernet
+from supernet.recipe import TrainConfig
+from supernet.streaming import ImageFiles
+from supernet.train import Trainer
+
+CLASSES, PER_CLASS, SIZE, BATCH = 3, 30, 16, 8
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of several sizes and shapes; no two are alike."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for label in range(CLASSES):
+        (root / f"class{label}").mkdir()
+        for number in range(PER_CLASS):
+            pixels = rng.integers(0, 256, (20 + number % 5, 24 + label, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / f"class{label}" / f"{number:03}.png")
+    return root
+
+
+def load(folder: Path, monkeypatch: pytest.MonkeyPatch, bound: int = 0, **options: bool) -> ImageData:
+    monkeypatch.setattr(datasets, "MEMORY_BOUND", bound)
+    return prepare(datasets.load(f"folder:{folder}", image_size=SIZE, **options), seed=1)
+
+
+@pytest.fixture
+def streamed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ImageData:
+    return load(folder, monkeypatch)
+
+
+def batches(data: ImageData, epoch: int = 0, start: int = 0, rows: torch.Tensor | None = None) -> list:
+    return list(train_batches(data, BATCH, 5, epoch, start, rows))
+
+
+def assert_same(found: list, expected: list) -> None:
+    assert [step for step, *_ in found] == [step for step, *_ in expected]
+    for (_, images, labels), (_, expected_images, expected_labels) in zip(found, expected, strict=True):
+        assert torch.equal(images, expected_images)
+        assert torch.equal(labels, expected_labels)
+
+
+def test_a_folder_is_streamed_where_its_images_would_exceed_the_bound(folder, monkeypatch):
+    total = CLASSES * PER_CLASS * 3 * SIZE**2
+    assert datasets.MEMORY_BOUND == 2 * 2**30
+    assert isinstance(load(folder, monkeypatch, total).train.images, torch.Tensor)
+    assert isinstance(load(folder, monkeypatch, total - 1).train.images, ImageFiles)
+
+
+def test_classes_splits_and_decoded_images_are_those_of_the_in_memory_reader(folder, streamed, monkeypatch):
+    memory = load(folder, monkeypatch, 2**40)
+    assert (streamed.classes, streamed.flip, streamed.image_size, streamed.in_channels) == (
+        memory.classes, memory.flip, memory.image_size, memory.in_channels,
+    )  # fmt: skip
+    for name in ("train", "calibration", "validation", "test"):
+        found, expected = getattr(streamed, name), getattr(memory, name)
+        assert torch.equal(found.labels, expected.labels)
+        decoded = found.images.decoded() if name in ("train", "test") else found.images
+        assert torch.equal(decoded, expected.images)
+    assert torch.equal(torch.cat(list(streamed.test.images.split(7))), memory.test.images)
+    assert streamed.mean == pytest.approx(memory.mean, abs=0.02)
+
+
+def test_the_images_of_a_batch_are_those_of_the_in_memory_batch(folder, streamed, monkeypatch):
+    monkeypatch.setattr(streaming._Augmented, "transform", property(lambda self: lambda image: torch.zeros(3, 1, 1)))
+    memory = load(folder, monkeypatch, 2**40)
+    for (_, _, labels), (_, _, expected) in zip(batches(streamed), batches(memory), strict=True):
+        assert torch.equal(labels, expected)
+
+
+def test_batches_do_not_depend_on_the_number_of_processes(streamed, monkeypatch):
+    monkeypatch.setattr(streaming, "loader_processes", lambda: 0)
+    alone = batches(streamed)
+    before = torch.get_rng_state()
+    assert_same(batches(streamed), alone)
+    monkeypatch.setattr(streaming, "loader_processes", lambda: 2)
+    assert_same(batches(streamed), alone)
+    assert torch.equal(torch.get_rng_state(), before), "dropout's generator must not be drawn from"
+    assert len(alone) == len(streamed.train) // BATCH
+    assert alone[0][1].shape == (BATCH, 3, SIZE, SIZE)
+
+
+def test_batches_depend_on_the_epoch_and_not_on_where_it_is_entered(streamed):
+    first, second = batches(streamed), batches(streamed, epoch=1)
+    assert_same(batches(streamed, start=3), first[3:])
+    assert not torch.equal(first[0][1], second[0][1])
+    assert len({images.sum().item() for _, batch, _ in first for images in batch}) == len(first) * BATCH
+
+
+def test_the_ranks_batches_make_up_the_batch(streamed):
+    shares = [batches(streamed, rows=Ranks(rank, 2).rows(BATCH, 1)) for rank in range(2)]
+    joined = [(a[0], torch.cat([a[1], b[1]]), torch.cat([a[2], b[2]])) for a, b in zip(*shares, strict=True)]
+    assert_same(joined, batches(streamed))
+
+
+def test_a_run_stopped_inside_an_epoch_resumes_bit_for_bit(streamed, tmp_path):
+    def trainer() -> Trainer:
+        from search_spaces.network import NetworkSpace, Stage
+
+        torch.manual_seed(0)
+        space = NetworkSpace("tiny", (Stage((1,), (4, 8), (1, 3)),), 0, 3, SIZE, CLASSES)
+        return Trainer(Supernet(space), streamed, TrainConfig(epochs=1, batch_size=BATCH), "cpu")
+
+    def run(one: Trainer, name: str, stop_at: int | None = None) -> bool:
+        (tmp_path / name).mkdir(exist_ok=True)
+        hooks = Hooks(should_stop=lambda: one.step == stop_at)
+        return fit(one, tmp_path / name / "checkpoint.safetensors", tmp_path / name / "metrics.jsonl", hooks)
+
+    whole = trainer()
+    assert run(whole, "whole")
+    assert not run(trainer(), "parts", stop_at=3)
+    second = trainer()
+    second.restore(tmp_path / "parts" / "checkpoint.safetensors")
+    assert run(second, "parts")
+    for name, tensor in whole.supernet.state_dict().items():
+        assert torch.equal(second.supernet.state_dict()[name], tensor), name
+    subnet = second.supernet.export(second.supernet.space.smallest())
+    recalibrate(subnet, streamed.calibration.images, streamed.mean, streamed.std)
+    assert 0 <= count_correct(subnet, streamed.test, streamed.mean, streamed.std) <= len(streamed.test)
+
+
+def test_the_fingerprint_tells_folders_of_other_files_apart(folder, streamed, monkeypatch, tmp_path):
+    import shutil
+
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    assert fingerprint(load(copy, monkeypatch)) == fingerprint(streamed)
+    train = load(copy, monkeypatch).train.images
+    path = train.path(0)
+    path.write_bytes(path.read_bytes() + b"\0")
+    assert fingerprint(load(copy, monkeypatch)) != fingerprint(streamed)
+
+
+def test_a_file_that_cannot_be_decoded_is_named_or_left_out(folder, monkeypatch, tmp_path):
+    import shutil
+
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    broken = load(copy, monkeypatch).train.images.path(0)
+    broken.write_bytes(broken.read_bytes()[:60])
+    monkeypatch.setattr(streaming, "loader_processes", lambda: 1)
+    with pytest.raises(DataError, match=f"cannot read image {broken}"):
+        batches(load(copy, monkeypatch))
+    memory = load(copy, monkeypatch, 2**40, skip_corrupt=True)
+    data = load(copy, monkeypatch, skip_corrupt=True)
+    assert data.skipped == memory.skipped == 1
+    assert torch.equal(data.train.labels, memory.train.labels)
+
+
+GROWTH = """
+import os, sys
+from supernet import datasets, streaming
+from supernet.data import prepare, train_batches
+datasets.MEMORY_BOUND = 0
+streaming.loader_processes = lambda: 0
+data = prepare(datasets.load(f"folder:{sys.argv[1]}", image_size=64), seed=0)
+resident = []
+for epoch in range(2):
+    for step, images, labels in train_batches(data, 50, 0, epoch):
+        resident.append(int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGESIZE"))
+print(len(data.train), max(resident) - resident[4])
+"""
+
+
+def test_memory_stays_constant_while_thousands_of_images_are_streamed(tmp_path):
+    """The training images would take 31 MB; two epochs add less than a fifth of that to what five steps needed."""
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8))
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        picture.save(tmp_path / label / "0.png")
+        for number in range(1, 2000):
+            (tmp_path / label / f"{number}.png").hardlink_to(tmp_path / label / "0.png")
+    root = Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", GROWTH, str(tmp_path)], cwd=root, check=True, capture_output=True, text=True
+    )
+    images, growth = map(int, done.stdout.split())
+    assert growth < images * 3 * 64**2 / 5
