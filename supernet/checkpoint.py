@@ -22,7 +22,7 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-FORMAT = "nas-checkpoint-1"
+FORMAT = "nas-checkpoint-2"
 
 
 class CheckpointError(RuntimeError):
@@ -93,7 +93,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise CheckpointError(f"{path} is not a checkpoint of this program")
+                raise CheckpointError(f"{path} is not a checkpoint of this version ({FORMAT})")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint {path}") from None

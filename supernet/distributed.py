@@ -54,7 +54,7 @@ class Ranks:
         """
         if self.size == 1 or not tensors:
             return
-        flat = torch.cat([t.reshape(-1).float() for t in tensors])
+        flat = torch.cat([t.reshape(-1) for t in tensors])
         dist.all_reduce(flat)
         flat /= self.size
         for tensor, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):

@@ -31,7 +31,7 @@ def global_batch_norm(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias
 class _GlobalBatchNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, running_mean: Tensor, running_var: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        values = x.float()
+        values = x.to(weight.dtype)  # full precision under autocast
         mean, squares, count = _global_moments(values)
         var = squares / count
         running_mean.lerp_(mean, _MOMENTUM)
@@ -44,8 +44,8 @@ class _GlobalBatchNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, mean, scale, weight, count = ctx.saved_tensors
-        grad = grads[0].float()
-        normal = (x.float() - _wide(mean)) * _wide(scale)
+        grad = grads[0].to(weight.dtype)
+        normal = (x.to(weight.dtype) - _wide(mean)) * _wide(scale)
         local = torch.stack([grad.sum(_DIMS), (grad * normal).sum(_DIMS)])
         # The mean and the variance depend on the rows of every rank, so their gradients come from every rank's loss.
         everyone = local.clone()

@@ -32,6 +32,7 @@ RECIPES = {
     "chunked": replace(CONFIG, step_plan="chunked", num_random=3, distillation="none", mixup=0.0),
 }
 STEPS = 3
+CLOSE = {torch.float32: (1e-4, 2e-5), torch.float64: (0.0, 1e-12)}  # relative, absolute
 
 
 def trainer_of(config: TrainConfig, ranks: Ranks, space: NetworkSpace = TINY) -> Trainer:
@@ -42,14 +43,15 @@ def trainer_of(config: TrainConfig, ranks: Ranks, space: NetworkSpace = TINY) ->
     return trainer
 
 
-def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
+def train(config: TrainConfig, ranks: Ranks, dtype: torch.dtype) -> dict[str, Any]:
     """Weights after some steps, the metrics of the last, and the architectures of all."""
     trainer, archs = trainer_of(config, ranks), []
+    trainer.supernet.to(dtype)
     chosen = trainer._subnets
     trainer._subnets = lambda *batch: archs.append(chosen(*batch)) or archs[-1]
     batches = train_batches(trainer.data, config.images_per_step, config.seed, 0, 0, trainer.rows)
     for _, images, labels in (next(batches) for _ in range(STEPS)):
-        metrics = trainer.train_step(images, labels)
+        metrics = trainer.train_step(images.to(dtype), labels)
     keys = [[(s.arch.key, s.role, s.part) for s in step] for step in archs]
     return {"weights": trainer.supernet.state_dict(), "metrics": metrics, "archs": keys}
 
@@ -104,7 +106,9 @@ def work(rank: int, port: int, folder: Path) -> None:
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
     with joined("cpu") as ranks:
-        found: dict[str, Any] = {name: train(config, ranks) for name, config in RECIPES.items()}
+        found: dict[str, Any] = {
+            f"{name} {dtype}": train(config, ranks, dtype) for name, config in RECIPES.items() for dtype in CLOSE
+        }
         found["norm"] = normalised(rows_to_normalise()[:7] if rank == 0 else rows_to_normalise()[7:], global_batch_norm)
         shared = folder / "run"
         shared.mkdir(exist_ok=True)
@@ -127,16 +131,19 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dic
     return first, second
 
 
+@pytest.mark.parametrize("dtype", CLOSE)
 @pytest.mark.parametrize("name", RECIPES)
-def test_two_ranks_train_what_one_process_trains(ranks, name):
-    alone = train(RECIPES[name], ALONE)
-    for found in ranks:
-        assert found[name]["archs"] == alone["archs"]
-        for key, tensor in alone["weights"].items():
-            torch.testing.assert_close(found[name]["weights"][key], tensor, rtol=1e-4, atol=2e-5, msg=key)
-        torch.testing.assert_close(found[name]["metrics"], alone["metrics"], rtol=1e-4, atol=1e-5)
-    for key, tensor in ranks[0][name]["weights"].items():
-        assert torch.equal(tensor, ranks[1][name]["weights"][key]), key
+def test_two_ranks_train_what_one_process_trains(ranks, name, dtype):
+    """In double precision, which hides no mistake behind rounding, to its last digits."""
+    alone, (rtol, atol) = train(RECIPES[name], ALONE, dtype), CLOSE[dtype]
+    first, second = (found[f"{name} {dtype}"] for found in ranks)
+    assert first["archs"] == second["archs"] == alone["archs"]
+    for key, tensor in alone["weights"].items():
+        torch.testing.assert_close(
+            first["weights"][key], tensor, rtol=rtol, atol=atol, msg=lambda text, key=key: f"{key}: {text}"
+        )
+        assert torch.equal(first["weights"][key], second["weights"][key]), key
+    torch.testing.assert_close(first["metrics"], alone["metrics"], rtol=1e-4, atol=1e-5)
 
 
 def test_a_batch_norm_over_unequal_ranks_is_that_of_the_whole_batch(ranks):

@@ -220,7 +220,7 @@ def test_a_ray_that_was_there_before_stays() -> None:
 )
 def test_an_address_without_a_cluster_is_refused(address: str, error: type[Exception]) -> None:
     with pytest.raises(error, match=address):
-        ray_pool._connect(address, 1, 0)
+        ray_pool.connect(address, 1, 0)
 
 
 @pytest.mark.parametrize("number", [0, -1])

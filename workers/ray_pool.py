@@ -1,4 +1,7 @@
-"""`RayPool`: one Ray actor per worker, in a local Ray of its own or on a cluster. The only place that knows Ray."""
+"""`RayPool`: one Ray actor per worker, in a local Ray of its own or on a cluster.
+
+With `ray_train` the only place that knows Ray.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,7 @@ class RayPool:
         self._size, self._spec = num_workers, spec
         self._owns_ray = not ray.is_initialized()
         if self._owns_ray:
-            _connect(address, math.ceil(num_workers * num_cpus), math.ceil(num_workers * num_gpus))
+            connect(address, math.ceil(num_workers * num_cpus), math.ceil(num_workers * num_gpus))
         self._shared: ray.ObjectRef | None = None
         self._tasks: deque[Task] = deque()
         self._idle: list[Any] = []
@@ -82,9 +85,9 @@ class RayPool:
         self._failed_starts = 0
         try:
             self._shared = None if spec.shared is None else ray.put(dict(spec.shared))
-            _warn_if_short_of(num_workers, {"CPU": num_cpus, "GPU": num_gpus})
+            warn_if_short_of(num_workers, {"CPU": num_cpus, "GPU": num_gpus})
             self._actor_class: Any = ray.remote(_Worker).options(
-                num_cpus=num_cpus, num_gpus=num_gpus, runtime_env={"env_vars": _environment(num_cpus, address)}
+                num_cpus=num_cpus, num_gpus=num_gpus, runtime_env={"env_vars": environment(num_cpus, address)}
             )
             for _ in range(num_workers):
                 self._start_actor()
@@ -181,7 +184,11 @@ class RayPool:
         return [Result(task.number, None, text, "unknown", 0.0)]
 
 
-def _connect(address: str, num_cpus: int, num_gpus: int) -> None:
+def connect(address: str, num_cpus: int, num_gpus: int) -> None:
+    """Connects this process to the Ray at `address`; "local" starts one with these resources.
+
+    Raises ValueError for a malformed address, ConnectionError when no cluster answers there.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     with _sigterm_handler_kept():
@@ -209,7 +216,8 @@ def _check_reachable(address: str) -> None:
         raise ConnectionError(f"no Ray cluster answers at {address!r}: {error}") from error
 
 
-def _warn_if_short_of(num_workers: int, needs: dict[str, float]) -> None:
+def warn_if_short_of(num_workers: int, needs: dict[str, float]) -> None:
+    """Warns where Ray lacks resources for workers with these `needs` each: they would wait without a word."""
     there = ray.cluster_resources()
     for name, need in needs.items():
         if num_workers * need > there.get(name, 0):
@@ -228,7 +236,8 @@ def _sigterm_handler_kept() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _environment(num_cpus: float, address: str) -> dict[str, str]:
+def environment(num_cpus: float, address: str) -> dict[str, str]:
+    """Environment variables of a worker: its threads, and in a local Ray where the driver's modules are."""
     threads = str(max(1, math.floor(num_cpus)))
     variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
     if address == "local":  # this machine: what the driver can import, the actors can, installed or not

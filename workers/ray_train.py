@@ -21,7 +21,7 @@ import ray.train.torch
 import torch
 from ray import cloudpickle
 
-from workers.ray_pool import _connect, _environment, _warn_if_short_of
+from workers.ray_pool import connect, environment, warn_if_short_of
 
 log = logging.getLogger(__name__)
 
@@ -110,11 +110,11 @@ def run_on_ray(
 
     owns_ray = not ray.is_initialized()
     if owns_ray:
-        _connect(address, num_workers, torch.cuda.device_count() if device != "cpu" else 0)
+        connect(address, num_workers, torch.cuda.device_count() if device != "cpu" else 0)
     try:
         use_gpu = device == "cuda" or (device == "auto" and ray.cluster_resources().get("GPU", 0) >= num_workers)
-        _warn_if_short_of(num_workers, {"CPU": 1.0, "GPU": float(use_gpu)})
-        runtime_env = {"env_vars": _environment(1, address)}
+        warn_if_short_of(num_workers, {"CPU": 1.0, "GPU": float(use_gpu)})
+        runtime_env = {"env_vars": environment(1, address)}
         mailbox = ray.remote(_Mailbox).options(num_cpus=0, runtime_env=runtime_env).remote()
         storage = folder.resolve() / "ray_train"
         trainer = ray.train.torch.TorchTrainer(
