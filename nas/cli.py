@@ -15,6 +15,7 @@ import typer
 
 from nas.cli_train import train
 from nas.cli_trust import trust
+from nas.terminal import drawn
 from nas.terminal import next_step as _next
 from nas.terminal import print_json as _print_json
 from nas.terminal import quoted as _quoted
@@ -178,12 +179,9 @@ def _save_front(run: Any, study_name: str, study: Any) -> Path | None:
     if not study.front():
         return None
     path = run.path / ("front.png" if study_name == "default" else f"front-{study_name}.png")
-    try:
-        save_front(study, path, f"{run.space.name}: {len(study.trials)} subnets of one supernet")
-    except OSError as error:
-        logging.getLogger(__name__).warning("the picture could not be written: %s", error)
-        return None
-    return path
+    return drawn(
+        path, lambda: save_front(study, path, f"{run.space.name}: {len(study.trials)} subnets of one supernet")
+    )
 
 
 def main() -> None:

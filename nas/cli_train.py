@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.terminal import next_step, quoted, say_stopping, stderr
+from nas.terminal import drawn, next_step, quoted, say_stopping, stderr
 
 if TYPE_CHECKING:
     from nas.run import Run
@@ -114,11 +114,11 @@ def train(
     from nas.quantities import show_quantity
     from search_spaces import cost
 
-    save_training(run.metrics, run.path / "training.png", f"{run.space.name} on {run.data.name}")
-    print(f"picture: {run.path / 'training.png'}")
-    next_step(
-        f"nas search {quoted(run.path)} --max-macs {show_quantity(cost.macs(run.space, run.space.largest()) // 8)}"
-    )
+    picture = run.path / "training.png"
+    if drawn(picture, lambda: save_training(run.metrics, picture, f"{run.space.name} on {run.data.name}")):
+        print(f"picture: {picture}")
+    smallest, largest = (cost.macs(run.space, arch) for arch in (run.space.smallest(), run.space.largest()))
+    next_step(f"nas search {quoted(run.path)} --max-macs {show_quantity(max(largest // 8, 2 * smallest))}")
 
 
 def _training(num_workers: int | None, address: str | None) -> Callable[..., Run]:

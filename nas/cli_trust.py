@@ -7,12 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from nas.terminal import next_step, print_json, quoted, say_stopping, stderr
+from nas.terminal import drawn, next_step, print_json, quoted, say_stopping, stderr
 
 
 def trust(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `nas train`.")],
-    archs: Annotated[int, typer.Option(help="Subnets to train alone; more later extends the sample.")] = 12,
+    archs: Annotated[
+        int | None,
+        typer.Option(help="Subnets to train alone; more later extends the sample.", show_default="12, or all"),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of each.", show_default="the recipe's")] = None,
     seed: Annotated[int, typer.Option(help="Decides the sample, initial weights and batches.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -23,9 +26,10 @@ def trust(
     """Train a sample of subnets alone: how well do the supernet's scores rank, and what corrects them?"""
     from nas.run import Run
     from nas.signals import stop_requests
-    from nas.trust import trust_run
+    from nas.trust import default_archs, trust_run
 
     opened = Run.open(run)
+    archs = default_archs(opened) if archs is None else archs
     with stop_requests(say_stopping) as should_stop, _Progress(stderr(), archs) as progress:
         report = trust_run(
             opened, archs=archs, epochs=epochs, seed=seed, device=device,
@@ -34,14 +38,15 @@ def trust(
     from nas.plots import save_trust
 
     picture = run / "trust.png"
-    save_trust(report, picture, f"{opened.space.name} on {opened.data.name}")
+    written = drawn(picture, lambda: save_trust(report, picture, f"{opened.space.name} on {opened.data.name}"))
     if as_json:
         print_json(report)
         return
     from nas import tables
 
     tables.print_trust(report)
-    print(f"picture: {picture}")
+    if written:
+        print(f"picture: {picture}")
     next_step(_advice(run, report))
 
 
@@ -53,6 +58,8 @@ def _advice(run: Path, report: dict[str, Any]) -> str:
             report["kendall"]["value"], report["null_kendall"]["value"], report["calibration"]["leave_one_out_kendall"]
         )
     )  # fmt: skip
+    if report["kendall"]["value"] is None:
+        return f"train the supernet again: its subnets of {quoted(run)} cannot be told apart"
     if null >= max(inherited, calibrated):
         return f"train the supernet longer, or nas trust {quoted(run)} with more --archs: MACs alone rank as well"
     if calibrated > inherited:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFormatter
 
 from nas.quantities import show_quantity
 from nas.searching import INTERVAL
@@ -42,19 +42,21 @@ def save_front(study: Study, path: Path, title: str) -> None:
     axes.plot(
         [_value(t, x) for t in front], [_value(t, y) for t in front], "-o", color=BLUE, lw=2, ms=6, label="Pareto front"
     )
-    calibrated = y == "top1" and any("top1_std" in t.metrics for t in front)
-    if calibrated:
+    if "top1" in (x, y) and any("top1_std" in t.metrics for t in front):
         bars = [INTERVAL * t.metrics["top1_std"] for t in front]
+        up, across = (bars, None) if y == "top1" else (None, bars)
         where = [_value(t, x) for t in front], [_value(t, y) for t in front]
-        axes.errorbar(*where, bars, fmt="none", ecolor=BLUE, alpha=0.5, label="95 % of the calibration")
+        axes.errorbar(*where, up, across, fmt="none", ecolor=BLUE, alpha=0.5, label="95 % of the calibration")
     for metric, line in ((x, axes.axvline), (y, axes.axhline)):
         if metric in study.limits:
             limit = study.limits[metric]
             line(limit, color=ORANGE, ls="--", lw=1.5, label=f"limit {show_quantity(limit)}")
     _format(axes, x, "x")
     _format(axes, y, "y")
-    if calibrated:
-        axes.set_ylabel("calibrated top-1")
+    if any("top1_std" in t.metrics for t in front):
+        for metric, label in ((x, axes.set_xlabel), (y, axes.set_ylabel)):
+            if metric == "top1":
+                label("calibrated top-1")
     axes.set_title(title, loc="left", fontsize=12, parse_math=False)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.savefig(path, dpi=150)
@@ -71,13 +73,18 @@ def save_training(metrics: Path, path: Path, title: str) -> None:
         ("loss_min", "smallest", ORANGE),
     ):
         if points := [(r["step"], r[key]) for r in records if key in r]:  # a step plan need not train all three
-            left.plot(*zip(*points), color=color, lw=1.2, label=name)
+            left.plot(*zip(*points), ".-" if len(points) < 20 else "-", color=color, lw=1.2, label=name)
     for step in [r["step"] for r in records if "rollback" in r]:
         left.axvline(step, color="black", ls=":", lw=1, label="rollback")
     for key, name, color in (("val_top1_max", "largest", BLUE), ("val_top1_min", "smallest", ORANGE)):
         points = [(r["epoch"], r[key]) for r in records if key in r]
         right.plot(*zip(*points), "-o", color=color, ms=3, label=name)
     left.set(xlabel="step", ylabel="training loss")
+    losses = [value for r in records for key, value in r.items() if key.startswith("loss_")]
+    if losses and max(losses) > 100 * max(min(losses), 1e-3):
+        left.set_yscale("log")  # a run that diverged
+    for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set(xlabel="epoch", ylabel="validation top-1")
     right.yaxis.set_major_formatter(PercentFormatter(1.0))
     left.set_title(title, loc="left", fontsize=12, parse_math=False)

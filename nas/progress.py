@@ -65,7 +65,7 @@ class TrainingProgress:
             again = f"back to step {step} with half the learning rate (rollback {values['rollback']})"
             self._console.print(f"{values['reason']}: {again}", style="yellow", highlight=False)
         elif "images_per_s" in values:
-            loss = values.get("loss_max", values.get("loss_random"))
+            loss = next(value for name, value in values.items() if name.startswith("loss_"))
             note = f"epoch {values['epoch']}  loss {loss:.3f}  {values['images_per_s']:.0f} images/s"
             self._bar.update(self._task, completed=step, note=note)
         elif not self._quiet:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,16 @@ from typing import Any
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
     print(json.dumps(value))
+
+
+def drawn(path: Path, draw: Callable[[], None]) -> Path | None:
+    """`path` after `draw` wrote the picture there; None, and a warning, where it could not: results matter more."""
+    try:
+        draw()
+    except OSError as error:
+        logging.getLogger(__name__).warning("the picture could not be written: %s", error)
+        return None
+    return path
 
 
 def quoted(path: Path) -> str:

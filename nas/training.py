@@ -59,6 +59,8 @@ def train(
     all must see, writes and calls `on_start` and `on_record`.
     """
     new = None
+    if recipe.get("teacher"):
+        recipe["teacher"] = _absolute_teacher(recipe["teacher"])
     if not resume and is_main_process():
         new = _check_new(space, data, out, image_size, bool(skip_corrupt), recipe)
 
@@ -83,6 +85,11 @@ def train(
             if ranks.is_main:
                 on_start(trainer.step, trainer.total_steps)
             done = fit(trainer, run.checkpoint, run.metrics, Hooks(on_record, should_stop))
+            if done and trainer.spikes.fast > trainer.spikes.chance:
+                log.warning(
+                    "the loss ended at %.3g, no better than guessing (%.3g): start a new run with a lower lr than %g",
+                    trainer.spikes.fast, trainer.spikes.chance, trainer.config.lr,
+                )  # fmt: skip
     if not done:
         raise Interrupted(
             f"stopped at step {trainer.step} of {trainer.total_steps}; "
@@ -103,6 +110,8 @@ def make_run(
     **recipe: Any,
 ) -> Run:
     """Makes the folder of a run that `ranks` will train elsewhere; arguments and errors are those of `train`."""
+    if recipe.get("teacher"):
+        recipe["teacher"] = _absolute_teacher(recipe["teacher"])
     new = _check_new(space, data, out, image_size, bool(skip_corrupt), recipe)
     trainer = _new_trainer(*new, "cpu", download, ranks)
     return Run.create(out, trainer.supernet.space, new[1], trainer.config, list(trainer.data.classes))
@@ -188,6 +197,14 @@ def _trainer(space: NetworkSpace, images: ImageData, config: TrainConfig, device
     return Trainer(make_supernet(space, config.members), images, config, device, teacher, ranks)
 
 
+def _absolute_teacher(spec: str) -> str:
+    """`spec` with an absolute path, so that a run can be continued from any folder."""
+    if not spec.startswith("torchvision:"):
+        return str(Path(spec).expanduser().resolve())
+    name, colon, file = spec.removeprefix("torchvision:").partition(":")
+    return f"torchvision:{name}{colon}{Path(file).expanduser().resolve() if file else ''}"
+
+
 def _prepare(options: DataOptions, seed: int, download: bool) -> ImageData:
     from supernet import datasets
     from supernet.data import prepare
@@ -208,8 +225,8 @@ def check_resumed(
     recipe: Mapping[str, Any],
 ) -> None:
     """Refuses settings that are given again and differ from the run's."""
-    started = asdict(run.data) | asdict(run.recipe)
-    given = {"spec": data and DataOptions(data).spec, **options, **recipe}
+    started = asdict(run.data) | asdict(run.recipe) | {"data": run.data.spec}
+    given = {"data": data and DataOptions(data).spec, **options, **recipe}
     differs = [f"{name} was {started[name]!r} and is now {v!r}" for name, v in _given(given) if started[name] != v]
     if space is not None:
         network = resolve(space).build(run.space.in_channels, run.space.image_size, run.space.num_classes)

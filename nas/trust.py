@@ -15,7 +15,7 @@ import numpy as np
 
 from nas.calibration import LEAST_PAIRS, Calibration
 from nas.run import Run, RunError, write_json, writing
-from nas.sampling import spread_sample
+from nas.sampling import MOST_CANDIDATES, spread_sample
 from nas.trust_report import Basis, Pair, figures, quote, save
 from search_spaces import cost
 from search_spaces.arch import Arch
@@ -29,12 +29,13 @@ __all__ = ["quote", "trust_run"]
 log = logging.getLogger(__name__)
 
 FORMAT = "nas-standalone-1"
+DEFAULT_ARCHS = 12
 
 
 def trust_run(
     run: Run | str | Path,
     *,
-    archs: int = 12,
+    archs: int | None = None,
     epochs: int | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -44,9 +45,10 @@ def trust_run(
 ) -> dict[str, Any]:
     """Trains a sample of the run's subnets alone, compares, fits a calibration; returns `nas.trust_report.figures`.
 
-    archs: how many, spread over the space's genes, poolings and MACs (`nas.sampling`); a later call with more extends
-    the sample, and what was trained with these epochs and this seed is never trained again. epochs: of each; by
-    default the recipe's. seed: decides sample, initial weights and batches, the last two alike for all architectures.
+    archs: how many, by default 12 or the space's size, spread over the space's genes, poolings and MACs
+    (`nas.sampling`); a later call with more extends the sample, and what was trained with these epochs and this seed is
+    never trained again. epochs: of each; by default the recipe's. seed: decides sample, initial weights and batches,
+    the last two alike for all architectures.
     Both accuracies are read on the search-validation split, with recalibrated batch norms: searches use the
     calibration, and what chooses must not have seen the test set.
     on_start: called with the steps already done and the steps in all; on_record: `step` within a training, `loss`,
@@ -59,8 +61,10 @@ def trust_run(
     epochs = run.recipe.epochs if epochs is None else epochs
     if epochs < 1:
         raise ValueError(f"epochs is {epochs}; valid: at least 1")
-    if archs < LEAST_PAIRS:
-        raise ValueError(f"archs is {archs}; valid: {LEAST_PAIRS} to the size of the space ({run.space.size()})")
+    most = min(run.space.size(), MOST_CANDIDATES)
+    archs = default_archs(run) if archs is None else archs
+    if not LEAST_PAIRS <= archs <= most:
+        raise ValueError(f"archs is {archs}; valid in this space: {LEAST_PAIRS} to {most}")
     if seed < 0:
         raise ValueError(f"seed is {seed}; valid: at least 0")
     sample = spread_sample(run.space, archs, seed)
@@ -79,6 +83,11 @@ def trust_run(
         report = figures(pairs, calibration, basis)
         save(run, report, calibration)
     return report
+
+
+def default_archs(run: Run) -> int:
+    """How many architectures are trained alone unless said otherwise: 12, or all of a smaller space."""
+    return min(DEFAULT_ARCHS, run.space.size())
 
 
 def standalone_record(

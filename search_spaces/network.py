@@ -65,7 +65,7 @@ class NetworkSpace(Space[Arch]):
     def _check_ends(self) -> None:
         """The fields of stem and head."""
         for field, valid in (("stem", STEM_HALVINGS), ("head", HEAD_WIDTHS)):
-            if getattr(self, field) not in valid:
+            if getattr(self, field) not in tuple(valid):  # a tuple: what came from a file need not be hashable
                 raise ValueError(f"{field} is {getattr(self, field)!r}; valid: {', '.join(valid)}")
         if self.stem_width is not None:
             _check_integer("stem_width", self.stem_width, 1)
@@ -80,8 +80,10 @@ class NetworkSpace(Space[Arch]):
         sizes = self.resolutions
         for size in sizes:
             _check_integer("resolutions", size, 1)
-        if sizes and (list(sizes) != sorted(set(sizes)) or sizes[-1] != self.image_size):
-            raise ValueError(f"resolutions must ascend to image_size {self.image_size}, got {sizes}")
+        if list(sizes) != sorted(set(sizes)):
+            raise ValueError(f"resolutions must ascend without repetition, got {sizes}")
+        if sizes and sizes[-1] != self.image_size:
+            raise ValueError(f"resolutions must end with the image size, {self.image_size}, got {sizes}")
         least = self.resolution_choices[0]
         # pools round down: where all strides come first they have the fewest pixels to work on
         if after_stride(least, self._fixed_stride) >> self.num_pools < 1:
@@ -298,6 +300,8 @@ class NetworkSpace(Space[Arch]):
             if not isinstance(value, Sequence) or isinstance(value, str):
                 raise ValueError(f"{name} must be a list, got {value!r}")
         stages = tuple(stage_from_dict(i, stage) for i, stage in enumerate(data["stages"]))
+        for size in data.get("resolutions", ()):
+            _check_integer("resolutions", size, 1)
         sizes = {"image_size": data["resolutions"][-1]} if data.get("resolutions") else {}
         return cls(**{**sizes, **data, "stages": stages})
 

@@ -76,11 +76,12 @@ class _Fit:
         epoch, start = divmod(trainer.step, trainer.steps_per_epoch)
         tick, ticked = time.monotonic(), trainer.step
         size = trainer.config.images_per_step
+        seen = min(size, len(trainer.data.train))
         for _, images, labels in train_batches(trainer.data, size, trainer.config.seed, epoch, start, trainer.rows):
             metrics = trainer.train_step(images.to(trainer.device), labels.to(trainer.device))
             if trainer.step % LOG_EVERY == 0 or trainer.step == trainer.total_steps:
                 now = time.monotonic()
-                self._record(_step_record(trainer, epoch, metrics, (trainer.step - ticked) * size / (now - tick)))
+                self._record(_step_record(trainer, epoch, metrics, (trainer.step - ticked) * seen / (now - tick)))
                 tick, ticked = now, trainer.step
             if trainer.step % trainer.steps_per_epoch:
                 if self._asked_to_stop():
@@ -88,11 +89,21 @@ class _Fit:
                     return False
                 if time.monotonic() - self.saved > SAVE_SECONDS:
                     self._save()
-        if self.main:
-            self._record({"step": trainer.step, "epoch": epoch + 1, **trainer.validate()})
-            trainer.save(self.good)
+        self._validate(epoch)
         self._save()
         return trainer.step == trainer.total_steps or not self._asked_to_stop()
+
+    def _validate(self, epoch: int) -> None:
+        """Ends an epoch. Raises SpikeError, on every rank, where rank 0 finds weights that compute nothing."""
+        trainer, broken = self.trainer, None
+        if self.main:
+            try:
+                self._record({"step": trainer.step, "epoch": epoch + 1, **trainer.validate()})
+                trainer.save(self.good)
+            except SpikeError as error:
+                broken = error
+        if trainer.ranks.any(broken is not None):
+            raise broken or SpikeError(f"rank 0 found the weights broken after step {trainer.step - 1}")
 
     def _asked_to_stop(self) -> bool:
         return self.trainer.ranks.any(self.hooks.should_stop())
@@ -102,7 +113,7 @@ class _Fit:
         if rollbacks > MOST_ROLLBACKS:
             raise TrainingError(
                 f"{error}, for the fourth time after {MOST_ROLLBACKS} rollbacks; "
-                f"try a lower lr than {self.trainer.config.lr}"
+                f"start a new run with a lower lr than {self.trainer.config.lr}"
             ) from error
         self.trainer.restore(self.good)
         self.trainer.rollbacks = rollbacks

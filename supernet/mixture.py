@@ -93,12 +93,15 @@ class Router(nn.Module):
 class Mixture(nn.Module):
     """`members` supernets of one space, each with weights of its own, behind the interface of one `Supernet`.
 
-    Raises ValueError naming the space when it has no pooling positions to route on.
+    Raises ValueError naming the space when it has no pooling positions to route on, or fewer than members.
     """
 
     def __init__(self, space: NetworkSpace, members: int) -> None:
         if not space.num_pools:
             raise ValueError(f"members is {members}: a mixture on a space without pooling positions, {space.name!r}")
+        most = len(Router(space, members).seen)
+        if members > most:
+            raise ValueError(f"members is {members}; space {space.name!r} has {most} pooling configurations to route")
         super().__init__()
         self.space = space
         self.members = nn.ModuleList(Supernet(space) for _ in range(members))

@@ -96,11 +96,13 @@ class TrainConfig:
             if getattr(self, name) not in valid:
                 label = name.replace("_", " ")
                 raise ValueError(f"unknown {label} {getattr(self, name)!r}; valid: {', '.join(valid)}")
+        if self.teacher is not None and not self.teacher.strip():
+            raise ValueError(f"teacher is {self.teacher!r}; leave it out to let the largest subnet teach")
         self._check_combinations()
 
     def _check_combinations(self) -> None:
         plan = STEP_PLANS[self.step_plan]
-        if plan.parts and not self.num_random:
+        if not self.num_random and not plan.teaches:
             raise ValueError(f"step plan {self.step_plan!r} needs num_random of at least 1")
         if plan.parts == "batch" and self.batch_size % self.num_random:
             raise ValueError(

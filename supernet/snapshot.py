@@ -95,4 +95,6 @@ def _differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
                 found.append(f"{part} {name} was {old!r} and is now {new!r}")
     if saved["data"] != now["data"]:
         found.append("the images, labels or splits are not those it was trained on")
+    if saved["teacher"] != now["teacher"]:
+        found.append("the teacher's weights are not those it was trained with")
     return found

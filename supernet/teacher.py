@@ -60,12 +60,14 @@ def load_teacher(spec: str, data: ImageData) -> Teacher:
     Raises TeacherError when it cannot be read, or has not the data's classes or channels.
     """
     name, _, rest = spec.partition(":")
-    teacher = _torchvision(rest, data) if name == "torchvision" and rest else _exported(Path(spec), data)
+    teacher = _torchvision(rest, data) if name == "torchvision" else _exported(Path(spec), data)
     teacher.eval()
     with torch.no_grad():
         logits = teacher(torch.zeros(1, data.in_channels, data.image_size, data.image_size))
     if logits.shape[1] != data.num_classes:
         raise TeacherError(f"the teacher {spec} has {logits.shape[1]} classes, the data set {data.num_classes}")
+    if not torch.isfinite(logits).all():
+        raise TeacherError(f"the teacher {spec} computes no finite numbers")
     return teacher
 
 
@@ -77,21 +79,25 @@ def _exported(folder: Path, data: ImageData) -> Teacher:
         subnet = Subnet(plan(space, space.arch_from_dict(config["arch"])))
         subnet.load_state_dict(load_file(folder / "model.safetensors"))
         trained = config["pretrained_cfg"]
-        mean, std = trained["mean"], trained["std"]
+        teacher = Teacher(subnet, (data.mean, trained["mean"]), (data.std, trained["std"]), subnet.plan.resolution)
     except OSError as error:
         raise TeacherError(f"there is no teacher {folder} ({error}); valid: {SPECS}") from None
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    except KeyError as error:
+        raise TeacherError(f"{folder / 'config.json'} is not that of an exported model: it lacks {error}") from None
+    except (TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise TeacherError(f"{folder} is not an exported model that this version can read: {error}") from None
     if space.in_channels != data.in_channels:
         raise TeacherError(f"the teacher {folder} takes {space.in_channels} channels, the data has {data.in_channels}")
-    return Teacher(subnet, (data.mean, mean), (data.std, std), subnet.plan.resolution)
+    return teacher
 
 
 def _torchvision(spec: str, data: ImageData) -> Teacher:
     """With torchvision's default weights, or from a file of weights trained on images normalised like these."""
     from torchvision import models
 
-    name, _, file = spec.partition(":")
+    name, colon, file = spec.partition(":")
+    if colon and not Path(file).is_file():
+        raise TeacherError(f"there is no file of weights {file!r} for torchvision:{name}; valid: {SPECS}")
     if name not in models.list_models(module=models):
         raise TeacherError(
             f"torchvision has no classifier {name!r}; valid: {', '.join(models.list_models(module=models))}"

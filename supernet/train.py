@@ -228,15 +228,21 @@ class Trainer:
         return SAMPLERS[self.config.sampler](space, self.config.seed)
 
     def validate(self) -> dict[str, float]:
-        """Top-1 of the largest and the smallest subnet on part of the search-validation split."""
+        """Top-1 of the largest and the smallest subnet on part of the search-validation split.
+
+        Raises SpikeError where one of them computes no finite numbers.
+        """
         calibration = self.data.calibration.images[:VALIDATE_IMAGES]
         split = Split(self.data.validation.images[:VALIDATE_IMAGES], self.data.validation.labels[:VALIDATE_IMAGES])
         scores = {}
         for name, arch in (("max", self.supernet.space.largest()), ("min", self.supernet.space.smallest())):
             subnet = self.ready.export(arch)
-            with self.autocast():
-                recalibrate(subnet, calibration, self.data.mean, self.data.std)
-                correct = count_correct(subnet, split, self.data.mean, self.data.std)
+            try:
+                with self.autocast():
+                    recalibrate(subnet, calibration, self.data.mean, self.data.std)
+                    correct = count_correct(subnet, split, self.data.mean, self.data.std)
+            except ValueError as error:  # the epoch's last step broke what its own loss could not show yet
+                raise SpikeError(f"{error} after step {self.step - 1}, validated in {arch.key}") from error
             scores[f"val_top1_{name}"] = correct / len(split.labels)
         return scores
 
@@ -248,6 +254,7 @@ class Trainer:
             "space": self.supernet.space.to_dict(),
             "recipe": asdict(self.config),
             "data": self._fingerprint,
+            "teacher": checkpoint.weights_hash(self.teacher.state_dict()) if self.teacher else None,
         }
 
     def require_agreement(self) -> None:

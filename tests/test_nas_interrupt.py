@@ -113,7 +113,7 @@ def test_a_full_disk_during_training_loses_nothing(trained, tmp_path):
     process = start("train", *TRAIN, "-o", run, largest_file=100_000)  # the checkpoint needs more
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert f"cannot write {run / 'checkpoint.safetensors'}" in err
+    assert f"cannot write {run}" in err
     assert "Traceback" not in err
     assert not list(run.glob("*.tmp"))
     finish("train", "-o", run, "--resume")

@@ -31,7 +31,7 @@ def test_a_file_combines_blocks_and_its_largest_resolution_fixes_the_data(tmp_pa
     assert [stage.block for stage in space.stages] == ["basic", "bottleneck", "mbconv"]
     assert space.stages[2].expands == (2, 3)
     assert resolve(space).build(3, 32, 10) == space
-    with pytest.raises(ValueError, match=r"resolutions must ascend to image_size 64, got \(24, 32\)"):
+    with pytest.raises(ValueError, match=r"resolutions must end with the image size, 64, got \(24, 32\)"):
         source.build(3, 64, 10)
 
 
@@ -39,7 +39,7 @@ def test_a_file_combines_blocks_and_its_largest_resolution_fixes_the_data(tmp_pa
     ("change", "message"),
     [
         (("block: bottleneck", "block: bottle"), r"mine.yaml: stages\[1\]: stage block is 'bottle'; valid: basic"),
-        (("resolutions: [24, 32]", "resolutions: [32, 24]"), "resolutions must ascend to image_size 24"),
+        (("resolutions: [24, 32]", "resolutions: [32, 24]"), "resolutions must ascend without repetition"),
         (("resolutions: [24, 32]", "resolutions: 32"), "resolutions must be a list, got 32"),
         (("head_widths: [32, 64]", ""), r"head_widths is \(\), but mobile_head takes 2"),
         (("stride: 2", "strides: 2"), r"stages\[1\] must have the fields depths, widths, kernels, expands"),

@@ -20,8 +20,9 @@ from nas import cli
 from nas.run import Run, RunError
 from nas.searching import open_study, search_run, summarize
 from nas.training import Interrupted
-from nas.trust import quote, trust_run
+from nas.trust import default_archs, quote, trust_run
 from nas.trust_report import load_calibration
+from search_spaces.network import NetworkSpace, Stage
 from supernet import checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -200,8 +201,8 @@ def test_the_command_prints_a_table_a_picture_and_json(nas, trusted_copy):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--archs", 3], "archs is 3; valid: 4 to the size of the space"),
-        (["--archs", 100_000], "100000 architectures cannot be sampled from space 'digits'; valid: 1 to"),
+        (["--archs", 3], "archs is 3; valid in this space: 4 to 1080"),
+        (["--archs", 100_000], "archs is 100000; valid in this space: 4 to 1080"),
         (["--epochs", 0], "epochs is 0; valid: at least 1"),
         (["--seed", -1], "seed is -1"),
         (["--device", "tpu"], "unknown device 'tpu'; valid: auto, cpu, cuda"),
@@ -310,3 +311,21 @@ def test_the_interval_covers_what_it_should(trusted):
     _, std = calibration.predict(archs, np.full(50, 0.3))
     spread = np.std([row["standalone"] for row in report_of(trusted)["archs"]])
     assert 0.01 * spread < std.min() <= std.max() < 10 * spread
+
+
+def test_a_space_of_fewer_than_twelve_architectures_is_trusted_as_a_whole(trusted_copy):
+    """The default must not exceed what there is."""
+    few = NetworkSpace("few", (Stage((1, 2), (4, 8), (3,)),), 0, 1, 8, 10)
+    description = json.loads((trusted_copy / "run.json").read_text())
+    (trusted_copy / "run.json").write_text(json.dumps(description | {"space": few.to_dict()}))
+    assert default_archs(Run.open(trusted_copy)) == few.size() == 4
+
+
+def test_a_picture_that_cannot_be_written_costs_nothing_but_the_picture(nas, trusted_copy):
+    (trusted_copy / "trust.png").unlink(missing_ok=True)
+    (trusted_copy / "trust.png").mkdir()
+    report = json.loads((trusted_copy / "trust.json").read_text())
+    code, out, err = nas("trust", trusted_copy, "--archs", report["n"], "--epochs", report["epochs"], "--json")
+    assert code == 0, err
+    assert json.loads(out)["n"] == report["n"]
+    assert "the picture could not be written" in err

@@ -284,7 +284,7 @@ def test_validate_refuses_what_is_not_canonical():
         ({"stages": [{"depths": [1], "widths": [8], "expands": 2}]}, r"stages\[0\].expands must be a list of numbers"),
         ({"stages": [{"depths": [1], "widths": [8], "expands": [0]}]}, "expands must be positive numbers"),
         ({"stages": [{"depths": [1], "widths": [8], "se": True}]}, "act and se are for mbconv, not for basic"),
-        ({"resolutions": [16, 24]}, r"resolutions must ascend to image_size 32, got \(16, 24\)"),
+        ({"resolutions": [16, 24]}, r"resolutions must end with the image size, 32, got \(16, 24\)"),
         ({"resolutions": 32}, "resolutions must be a list"),
         ({"resolutions": ["a"]}, "resolutions must be an integer"),
         ({"stem": "deep"}, "stem is 'deep'; valid: stem, imagenet_stem, mobile_stem"),

@@ -354,3 +354,8 @@ def test_a_search_gives_the_same_history_in_process_and_on_workers(tmp_path, ray
     assert all(trial.state == "complete" for trial in here.trials)
     mixture, _, _ = load_trained(run)
     assert len({mixture.router.best(trial.arch.pool) for trial in here.trials}) == 2
+
+
+def test_more_members_than_pooling_configurations_are_refused():
+    with pytest.raises(ValueError, match="members is 5; space 'digits' has 4 pooling configurations"):
+        make_supernet(NETWORKS["digits"], 5)

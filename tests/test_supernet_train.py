@@ -167,9 +167,21 @@ def test_a_loss_that_is_not_finite_rolls_back_to_the_epoch_before_at_half_the_ra
     assert steps == sorted(set(steps)), "no step is recorded twice"
 
 
+def test_weights_broken_by_an_epochs_last_step_are_found_and_rolled_back(few, tmp_path):
+    """No loss is computed with them before the epoch ends; a short epoch would else never see its spike."""
+    config = replace(CONFIG, epochs=2, batch_size=128, lr=1e30, clip_norm=1e30)
+    trainer = new_trainer(few, config, TINY)
+    assert trainer.steps_per_epoch == 1
+    with pytest.raises(TrainingError, match=r"not finite.*after 3 rollbacks; start a new run with a lower lr"):
+        run(trainer, tmp_path)
+    assert len([r for r in records(tmp_path) if "rollback" in r]) == 3
+
+
 def test_the_fourth_spike_stops_the_run_naming_step_and_architectures(data, tmp_path):
     trainer = poisoned(new_trainer(data), steps=[3], times=9)
-    with pytest.raises(TrainingError, match=r"at step 3 .*d2-2_w32-64.*after 3 rollbacks; try a lower lr than 0.1"):
+    with pytest.raises(
+        TrainingError, match=r"at step 3 .*d2-2_w32-64.*after 3 rollbacks; start a new run with a lower lr than 0.1"
+    ):
         run(trainer, tmp_path)
     assert len([r for r in records(tmp_path) if "rollback" in r]) == 3
 
@@ -213,6 +225,19 @@ def test_an_outside_teacher_teaches_every_subnet_on_the_same_crops(data):
         losses.append({k: v for k, v in trainer.train_step(images, labels).items() if k.startswith("loss")})
     assert losses[0] == losses[1]
     assert all(torch.equal(x, images) for x in seen)
+
+
+def test_a_teacher_that_changed_is_refused_on_resume(few, tmp_path):
+    def taught(seed):
+        torch.manual_seed(seed)
+        teacher = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+        return Trainer(Supernet(TINY), few, replace(CONFIG, batch_size=32), "cpu", teacher)
+
+    trainer = taught(seed=1)
+    run(trainer, tmp_path, stop_at=1)
+    taught(seed=1).restore(tmp_path / "checkpoint.safetensors")
+    with pytest.raises(TrainingError, match="the teacher's weights are not those it was trained with"):
+        taught(seed=2).restore(tmp_path / "checkpoint.safetensors")
 
 
 def step_gradients(trainer, labels):
@@ -322,6 +347,8 @@ def test_unknown_names_list_the_valid_ones():
         ({"step_plan": "single_path", "distillation": "soft_ce"}, "needs a teacher, and step plan 'single_path'"),
         ({"members": 2}, "set max_pooling 'shared'"),
         ({"step_plan": "sorted", "num_random": 0}, "needs num_random of at least 1"),
+        ({"step_plan": "matched_min", "num_random": 0}, "needs num_random of at least 1"),
+        ({"teacher": " "}, "teacher is ' '; leave it out"),
     ],
 )
 def test_parts_that_exclude_each_other_are_refused_with_the_reason(fields, message):
