@@ -22,6 +22,8 @@ from search_spaces.arch import Arch
 from search_spaces.plan import plan
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from supernet.data import ImageData
 
 __all__ = ["quote", "trust_run"]
@@ -75,7 +77,16 @@ def trust_run(
         supernet, state, data = load_trained(run)
         basis = Basis(state["weights_hash"], state["data"], epochs, seed)
         _warn_of_changes(run, basis)
-        standalone = _train_missing(run, sample, basis, data, device, on_start, on_record, should_stop)
+        alone = functools.partial(
+            standalone_record,
+            run,
+            data=data,
+            epochs=epochs,
+            seed=seed,
+            device=device,
+            teacher=teacher_of(run, state, data),
+        )
+        standalone = _train_missing(run, sample, basis, data, alone, on_start, on_record, should_stop)
         inherited = _inherited(run, supernet, state, data, sample)
         macs = cost.macs(run.space, sample).tolist()
         pairs = [Pair(*row) for row in zip(sample, macs, inherited, standalone, strict=True)]
@@ -98,6 +109,7 @@ def standalone_record(
     seed: int,
     device: str,
     on_record: Callable[[dict[str, Any]], None],
+    teacher: nn.Module | None = None,
 ) -> dict[str, Any]:
     """Trains `arch` alone and reads which images of the search-validation split it gets right, in fp32 and with
     recalibrated batch norms, as a supernet's subnet is read: a pure function of its arguments, but for the `seconds`.
@@ -106,7 +118,10 @@ def standalone_record(
     from supernet.standalone import train_alone
 
     started = time.monotonic()
-    subnet = train_alone(plan(run.space, arch), data, run.recipe, epochs, seed, device, on_record)
+    largest = arch == run.space.largest()
+    subnet = train_alone(
+        plan(run.space, arch), data, run.recipe, epochs, seed, device, on_record, largest=largest, teacher=teacher
+    )
     recalibrate(subnet, data.calibration.images, data.mean, data.std)
     logits = predict(subnet, data.validation.images, data.mean, data.std)
     correct = (logits.argmax(1) == data.validation.labels).numpy()
@@ -121,12 +136,25 @@ def standalone_record(
     }
 
 
+def teacher_of(run: Run, state: dict[str, Any], data: ImageData) -> nn.Module | None:
+    """The outside teacher that the supernet learnt from, or None. Raises RunError where it is not the same any more."""
+    from supernet import checkpoint
+    from supernet.teacher import load_teacher
+
+    if run.recipe.teacher is None:
+        return None
+    teacher = load_teacher(run.recipe.teacher, data)
+    if checkpoint.weights_hash(teacher.state_dict()) != state["teacher"]:
+        raise RunError(f"the teacher {run.recipe.teacher} is not the one that {run.path} was trained with")
+    return teacher
+
+
 def _train_missing(
     run: Run,
     sample: Sequence[Arch],
     basis: Basis,
     data: ImageData,
-    device: str,
+    alone: Callable[..., dict[str, Any]],
     on_start: Callable[[int, int], None],
     on_record: Callable[[dict[str, Any]], None],
     should_stop: Callable[[], bool],
@@ -153,9 +181,7 @@ def _train_missing(
 
     for index, arch in enumerate(sample):
         if found[index] is None:
-            result = standalone_record(
-                run, arch, data, basis.epochs, basis.seed, device, functools.partial(record, index)
-            )
+            result = alone(arch=arch, on_record=functools.partial(record, index))
             write_json(_file(folder, arch), result)
             found[index] = _unpacked(result)
     return [correct for correct in found if correct is not None]

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import stochastic_depth
 
 from search_spaces import plan as planning
 from search_spaces.arch import Arch
 from search_spaces.network import NetworkSpace
 from search_spaces.plan import Block, Layer, plan
 from supernet.layers import ElasticBatchNorm2d, ElasticConv2d, ElasticLinear
-from supernet.subnet import FORWARDS, Subnet, resized
+from supernet.subnet import FORWARDS, Ops, Subnet, drop_connect_rates, regularized, resized
 
 
 class ElasticBlock(nn.Module):
@@ -35,20 +32,13 @@ class ElasticBlock(nn.Module):
         dropout: before the classifier; drop_connect: probability of leaving out an image's residual branch; both in
         training mode alone.
         """
-        ops: dict[str, Callable[[Tensor], Tensor]] = {
-            layer.name: partial(self.get_submodule(layer.name), layer=layer, level=self.level(block))
-            for layer in block.layers
+        level = self.level(block)
+        ops: Ops = {
+            layer.name: partial(self.get_submodule(layer.name), layer=layer, level=level) for layer in block.layers
         }
-        if dropout:
-            classifier = ops["fc"]
-            ops["fc"] = lambda features: classifier(F.dropout(features, dropout, self.training))
-        if drop_connect:
-            for last in [layer.name for layer in block.layers if layer.ends_residual]:
-                ops[last] = partial(self._dropped, ops[last], drop_connect)
+        if dropout or drop_connect:
+            ops = regularized(ops, block, dropout, drop_connect, self.training)
         return FORWARDS[block.kind](ops, block, x)
-
-    def _dropped(self, branch: Callable[[Tensor], Tensor], rate: float, x: Tensor) -> Tensor:
-        return stochastic_depth(branch(x), rate, "row", self.training)
 
     def level(self, block: Block) -> int:
         """Which of the per-level parts `block` uses: stem and head have one set, for they never move."""
@@ -87,8 +77,8 @@ class Supernet(nn.Module):
         """
         *body, head = plan(self.space, arch).blocks
         x = resized(x, arch.resolution)
-        for i, block in enumerate(body):
-            x = self._elastic(block)(x, block, drop_connect=drop_connect * i / (len(body) - 1))
+        for block, rate in zip(body, drop_connect_rates(drop_connect, len(body))):
+            x = self._elastic(block)(x, block, drop_connect=rate)
         return self.head(x, head, dropout)
 
     def export(self, arch: Arch) -> Subnet:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from supernet.recipe import TrainConfig
 
@@ -35,6 +36,11 @@ def make_optimizer(parameters: NamedParameters, config: TrainConfig) -> Optimize
         (decayed if _is_weight(name, param) else plain).append(param)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return OPTIMIZERS[config.optimizer](groups, config)
+
+
+def make_average(model: nn.Module, config: TrainConfig) -> AveragedModel | None:
+    """The exponential moving average of the weights that the recipe wants, or None; `module` is what is averaged."""
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
 
 
 def set_learning_rate(optimizer: Optimizer, value: float) -> None:

@@ -7,10 +7,12 @@ functions, so the two can differ in the weights they use but not in the network 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import stochastic_depth
 
 from search_spaces.plan import Block, Layer, Plan
 
@@ -82,6 +84,29 @@ FORWARDS: dict[str, Callable[[Ops, Block, Tensor], Tensor]] = {
 }
 
 
+def regularized(ops: Ops, block: Block, dropout: float, drop_connect: float, training: bool) -> Ops:
+    """The operations of a block with dropout before its classifier, and with its residual branch left out at times.
+
+    dropout: probability, per feature. drop_connect: probability, per image (stochastic depth, Huang et al. 2016).
+    """
+    changed = dict(ops)
+    if dropout and "fc" in ops:
+        changed["fc"] = lambda features: ops["fc"](F.dropout(features, dropout, training))
+    if drop_connect:
+        for name in [layer.name for layer in block.layers if layer.ends_residual]:
+            changed[name] = partial(_dropped, ops[name], drop_connect, training)
+    return changed
+
+
+def _dropped(branch: Callable[[Tensor], Tensor], rate: float, training: bool, x: Tensor) -> Tensor:
+    return stochastic_depth(branch(x), rate, "row", training)
+
+
+def drop_connect_rates(rate: float, blocks: int) -> list[float]:
+    """What each of the body's blocks is left out with: growing linearly from 0 to `rate` at the last."""
+    return [rate * i / (blocks - 1) for i in range(blocks)]
+
+
 def _pooled(block: Block, x: Tensor) -> Tensor:
     return F.max_pool2d(x, 2) if block.pool else x
 
@@ -112,9 +137,12 @@ class PlainBlock(nn.Module):
         for layer in block.layers:
             self.add_module(layer.name, plain_layer(layer))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, dropout: float = 0.0, drop_connect: float = 0.0) -> Tensor:
         """[batch, in_channels, in_size, in_size] → [batch, out_channels, out_size, out_size] (head: logits)."""
-        return FORWARDS[self.block.kind](self._modules, self.block, x)  # type: ignore[arg-type]
+        ops: Ops = self._modules  # type: ignore[assignment]
+        if dropout or drop_connect:
+            ops = regularized(ops, self.block, dropout, drop_connect, self.training)
+        return FORWARDS[self.block.kind](ops, self.block, x)
 
 
 class Subnet(nn.Module):

@@ -16,7 +16,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from search_spaces.arch import Arch
 from search_spaces.network import NetworkSpace
@@ -27,7 +26,8 @@ from supernet.distill import DISTILLATIONS, label_loss
 from supernet.distributed import ALONE, Ranks, step_seed, synchronize
 from supernet.evaluate import count_correct, recalibrate
 from supernet.mixture import Routing, SharedWeights, make_supernet, members_of
-from supernet.optim import bf16_autocast, learning_rate, make_optimizer, set_learning_rate
+from supernet.mixup import mixup
+from supernet.optim import bf16_autocast, learning_rate, make_average, make_optimizer, set_learning_rate
 from supernet.probe import Probe
 from supernet.recipe import TrainConfig
 from supernet.samplers import SAMPLERS, Probes, Sampler
@@ -38,7 +38,6 @@ from supernet.steps import STEP_PLANS, StepContext, StepSubnet, step_rng
 
 VALIDATE_IMAGES = 1000  # per epoch, for the progress display alone
 MOST_ROLLBACKS = 3
-_MIXUP = 1 << 22  # past the indices of a step's draws
 
 
 class SpikeError(TrainingError):
@@ -82,7 +81,7 @@ class Trainer:
         self.sampler = self.sampler_of(self.schedule.phase(0).space)
         self.routing = Routing(supernet, config, self.total_steps)
         self.optimizer = make_optimizer(supernet.named_parameters(), config)
-        self.average = AveragedModel(supernet, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
+        self.average = make_average(supernet, config)
         self.spikes = SpikeDetector(math.log(space.num_classes))
         self.autocast = bf16_autocast(self.device)
         self.probe = Probe(self.data, config.seed, self.autocast, ranks)
@@ -164,7 +163,8 @@ class Trainer:
 
     def _backward(self, subnets: list[StepSubnet], images: Tensor, labels: Tensor) -> tuple[list[Tensor], Tensor]:
         """Adds up the gradients; the unscaled loss of each subnet, and the first one's training top-1."""
-        mixed, targets = self._mix(images, labels)
+        config, classes = self.config, self.supernet.space.num_classes
+        mixed, targets = mixup(images, labels, classes, config.mixup, config.seed, self.step)
         parts = max(subnet.part for subnet in subnets) + 1
         views = list(zip(mixed.chunk(parts), targets.chunk(parts), labels.chunk(parts)))
         taught = self._outside_logits(mixed)
@@ -205,16 +205,6 @@ class Trainer:
                 f"the loss {what} at step {self.step} (lr {self.learning_rate(self.step):.3g}) in "
                 f"{', '.join(s.arch.key for s in subnets)}"
             )
-
-    def _mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Images and labels mixed with those of a permutation of the batch (mixup, Zhang et al. 2018)."""
-        if not self.config.mixup:
-            return images, labels
-        rng = step_rng(self.config.seed, self.step, _MIXUP)
-        ratio = float(rng.beta(self.config.mixup, self.config.mixup))
-        order = torch.from_numpy(rng.permutation(len(labels))).to(images.device)
-        hot = nn.functional.one_hot(labels, self.supernet.space.num_classes).float()
-        return images.lerp(images[order], 1 - ratio), hot.lerp(hot[order], 1 - ratio)
 
     @torch.no_grad()
     def _outside_logits(self, images: Tensor) -> Tensor | None:

@@ -48,7 +48,7 @@ def help_of():
     return read
 
 
-@pytest.mark.parametrize("words", commands())
+@pytest.mark.parametrize("words", list(commands()))
 def test_every_command_and_option_exists(words, help_of):
     text = help_of(words[0])
     for option in (word.partition("=")[0] for word in words if word.startswith("-")):

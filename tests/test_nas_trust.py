@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import scipy.stats
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
-from nas import cli
+from nas import cli, export_subnet
 from nas.run import Run, RunError
 from nas.searching import open_study, search_run, summarize
-from nas.training import Interrupted
+from nas.training import Interrupted, train
 from nas.trust import default_archs, quote, trust_run
 from nas.trust_report import load_calibration
 from search_spaces.network import NetworkSpace, Stage
@@ -329,3 +330,20 @@ def test_a_picture_that_cannot_be_written_costs_nothing_but_the_picture(nas, tru
     assert code == 0, err
     assert json.loads(out)["n"] == report["n"]
     assert "the picture could not be written" in caplog.text
+
+
+def test_networks_alone_learn_from_the_outside_teacher_too_and_no_other_takes_its_place(trained_run, tmp_path):
+    space, teacher = Run.open(trained_run).space, tmp_path / "teacher"
+    export_subnet(Run.open(trained_run), space.largest(), teacher)
+    recipe = {"epochs": 1, "batch_size": 256, "teacher": str(teacher), "seed": 0}
+    taught = train("digits", "digits", tmp_path / "taught", **recipe, device="cpu")
+    plain = train("digits", "digits", tmp_path / "plain", **recipe | {"teacher": None}, device="cpu")
+    accuracies = [
+        [pair["standalone"] for pair in trust_run(run, archs=N, epochs=1, device="cpu")["archs"]]
+        for run in (taught, plain)
+    ]
+    assert accuracies[0] != accuracies[1]
+    weights = load_file(teacher / "model.safetensors")
+    save_file(weights | {"head.fc.bias": weights["head.fc.bias"] + 1}, teacher / "model.safetensors")
+    with pytest.raises(RunError, match=r"teacher .* is not the one that .*taught was trained with"):
+        trust_run(taught, archs=N, epochs=1, device="cpu")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from search_spaces import catalog
+from search_spaces.network import NetworkSpace
 from search_spaces.plan import plan
+from search_spaces.stage import Stage
 from supernet import datasets
-from supernet.data import prepare
+from supernet.data import prepare, train_batches
+from supernet.model import Supernet
+from supernet.optim import make_average
 from supernet.recipe import TrainConfig
 from supernet.standalone import initialised, train_alone
-from supernet.train import TrainingError
+from supernet.train import Trainer, TrainingError
 
 SPACE = catalog.get("digits")
 SMALL = plan(SPACE, SPACE.smallest())
@@ -37,6 +43,42 @@ def test_equal_arguments_give_equal_weights_whatever_the_process_drew_before(dat
     assert all(torch.equal(first[name], second[name]) for name in first)
     other = weights(train_alone(SMALL, data, CONFIG, 2, 4, "cpu"))
     assert not torch.equal(first["head.fc.weight"], other["head.fc.weight"])
+
+
+RECIPES = {
+    "plain": TrainConfig(regularize_biggest_only=True),
+    "everything": TrainConfig(mixup=0.2, drop_connect=0.3, ema=0.9, regularize_biggest_only=False),
+    "a teacher": TrainConfig(distillation="ce_kd", teacher="given"),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_it_is_the_training_of_a_supernet_that_holds_one_network(data, name):
+    config = replace(RECIPES[name], epochs=1, batch_size=128, step_plan="single_path", seed=5)
+    stages = (Stage((1,), (8,), (3,), stride=2), Stage((2,), (12,), (3,)))
+    space = NetworkSpace("one", stages, num_pools=0, in_channels=1, image_size=8)
+    teacher = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)) if config.teacher else None
+    lowered = plan(space, space.largest())
+    trainer = Trainer(Supernet(space), data, config, "cpu", teacher)
+    for weight, start in zip(trainer.supernet.parameters(), initialised(lowered, 5).parameters(), strict=True):
+        weight.data.copy_(start.data.view_as(weight))
+    if trainer.average:
+        trainer.average = make_average(trainer.supernet, config)
+    for _, images, labels in train_batches(trainer.data, 128, 5, 0):
+        trainer.train_step(images, labels)
+    subnet = train_alone(lowered, data, config, 1, 5, "cpu", teacher=teacher)
+    together = trainer.ready.export(space.largest())
+    for (key, weight), other in zip(subnet.named_parameters(), together.parameters(), strict=True):
+        torch.testing.assert_close(weight, other, rtol=1e-4, atol=1e-6, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def test_what_regularises_the_biggest_alone_leaves_others_alone(data):
+    config = replace(CONFIG, dropout=0.5, drop_connect=0.5)
+    plain = replace(CONFIG, dropout=0.0, drop_connect=0.0)
+    small, without = (weights(train_alone(SMALL, data, c, 1, 3, "cpu")) for c in (config, plain))
+    big = weights(train_alone(SMALL, data, config, 1, 3, "cpu", largest=True))
+    assert all(torch.equal(small[name], without[name]) for name in small)
+    assert not all(torch.equal(small[name], big[name]) for name in small)
 
 
 def test_it_learns_and_reports_every_tenth_step_and_the_last(data):
