@@ -25,7 +25,8 @@ from torchvision.transforms import v2
 
 from search_spaces import catalog
 from supernet import datasets
-from supernet.data import ImageData, RawData, prepare, train_batches
+from supernet.batches import train_batches
+from supernet.data import ImageData, RawData, prepare
 from supernet.distill import label_loss, soft_cross_entropy
 from supernet.model import Supernet
 from supernet.optim import make_optimizer

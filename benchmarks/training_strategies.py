@@ -28,7 +28,7 @@ from nas.training import train
 from nas.trust import trust_run
 from search_spaces import catalog, cost
 from search_spaces.network import NetworkSpace
-from supernet.data import steps_per_epoch
+from supernet.batches import steps_per_epoch
 from supernet.recipe import TrainConfig
 from supernet.samplers import SAMPLERS, Probes
 from supernet.shrink import SCHEDULES

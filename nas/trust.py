@@ -161,7 +161,7 @@ def _train_missing(
 ) -> list[np.ndarray]:
     """Which images every architecture gets right alone, bool [images] each; written as soon as they are known."""
     from nas.training import Interrupted
-    from supernet.data import steps_per_epoch
+    from supernet.batches import steps_per_epoch
 
     folder = _folder(run, basis)
     folder.mkdir(parents=True, exist_ok=True)

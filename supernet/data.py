@@ -1,4 +1,4 @@
-"""A data set in memory: its splits, the numbers that normalise it, and the order and look of its training batches.
+"""A data set in memory: its splits and the numbers that normalise it.
 
 Images stay uint8 tensors and are augmented a batch at a time, on whatever device holds them; in `train` and `test` of
 a folder too large for that, `supernet.streaming.ImageFiles` stand for the tensor. All randomness is a function of
@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 MOST_VALIDATION = 5000  # images; a tenth of the training set where that is less
 MOST_CALIBRATION = 2000
 LEAST_STD = 1e-3  # a channel that never varies must not divide by zero
 STATS_CHUNK = 4096  # images
-_SPLIT, _SHUFFLE, _AUGMENT = range(3)  # spawn keys: independent streams of one seed
+TEST_SPLIT_SEED = 20  # fixed: one test set for everybody, whatever seed a run has
+_SPLIT = 0  # spawn key: with those of `supernet.batches`, independent streams of one seed
 
 
 class DataError(ValueError):
@@ -187,6 +185,14 @@ def _shares(counts: np.ndarray, total: int) -> np.ndarray:
     return shares
 
 
+def hold_out_test(images: Tensor, labels: Tensor, classes: tuple[str, ...], flip: bool, skipped: int) -> RawData:
+    """The fixed 20% test split of a data set that comes without one."""
+    rng = np.random.default_rng(TEST_SPLIT_SEED)
+    parts = stratified_split(labels, classes, {"test": len(labels) // 5}, rng)
+    train, test = parts["train"], parts["test"]
+    return RawData(images[train], labels[train], images[test], labels[test], classes, flip, skipped)
+
+
 def _channel_stats(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and population standard deviation a channel, in the scale of 0 to 1.
 
@@ -238,93 +244,3 @@ def normalize(
     shift, scale = torch.tensor([mean, std])[:, :, None, None].to(device or images.device, non_blocking=True)
     pixels = images.to(shift.device).to(torch.float32)  # bytes travel, floats are made there
     return pixels.div_(255).sub_(shift).div_(scale).to(dtype)
-
-
-def augment(images: Tensor, generator: torch.Generator, flip: bool, pad: int | None = None) -> Tensor:
-    """A random crop of each zero-padded image, mirrored half of the time if ``flip``.
-
-    Args:
-        images: uint8 [B, C, H, H]; not changed.
-        generator: on any device; equal states give equal crops wherever the images are.
-        flip: whether to mirror at all.
-        pad: zeros on each side; an eighth of the image's side by default, at least 1.
-
-    Returns:
-        uint8 [B, C, H, H] on the device of ``images``.
-    """
-    batch, channels, size = images.shape[:3]
-    pad = max(1, size // 8) if pad is None else pad
-    offsets, padded_size = 2 * pad + 1, size + 2 * pad
-    # One number an image holds all its choices: one small copy where the images are on a GPU and the generator isn't.
-    choice = torch.randint(
-        offsets**2 * (2 if flip else 1), (batch, 1), generator=generator, device=generator.device
-    ).to(images.device, non_blocking=images.is_cuda)
-    position = torch.arange(size, device=images.device)
-    mirrored = torch.where(choice >= offsets**2, size - 1 - position, position)
-    columns = choice % offsets + mirrored
-    rows = choice // offsets % offsets + position
-    # One flat gather: 1.4 to 6 times as fast on a CPU as index tensors, unfolded windows or a gather an axis.
-    source = (rows[:, :, None] * padded_size + columns[:, None, :]).view(batch, 1, -1).expand(-1, channels, -1)
-    return F.pad(images, (pad,) * 4).flatten(2).gather(2, source).view(images.shape)
-
-
-def steps_per_epoch(n: int, batch_size: int) -> int:
-    """Whole batches in ``n`` images; 1, a smaller one, where there'd be none.
-
-    Raises:
-        ValueError: ``n`` or ``batch_size`` is below 1.
-    """
-    if n < 1 or batch_size < 1:
-        raise ValueError(f"{n} images in batches of {batch_size}: both must be at least 1")
-    return max(1, n // batch_size)
-
-
-def train_batches(
-    data: ImageData, batch_size: int, seed: int, epoch: int, start: int = 0, rows: Tensor | None = None
-) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """One epoch of shuffled, augmented, normalised training batches, without a last partial one.
-
-    A batch depends on (seed, epoch, step) alone: neither on the device nor on ``start``, the step to begin at.
-    Images in memory are cropped by ``augment``, streamed ones by torchvision's random resized crop.
-    ``rows``, int64, are those of each batch to give, all by default: a rank's share (``Ranks.rows``).
-
-    Yields:
-        step in the epoch, images float32 [B, C, H, H], labels int64 [B], on the device of ``data.train``.
-
-    Raises:
-        ValueError: at the call, if ``batch_size`` is below 1 or ``start`` is not in 0 to the steps of an epoch.
-    """
-    steps = steps_per_epoch(len(data.train), batch_size)
-    if not 0 <= start <= steps:
-        raise ValueError(f"start {start} is not in 0 to {steps}, the steps of an epoch")
-    rng = np.random.default_rng(np.random.SeedSequence([seed, epoch], spawn_key=(_SHUFFLE,)))
-    order = torch.from_numpy(rng.permutation(len(data.train))).to(data.train.images.device)
-    seed_of = partial(_augmentation_seed, seed, epoch)
-    if not isinstance(data.train.images, Tensor):
-        return _streamed(data, batch_size, order, range(start, steps), rows, seed_of)
-
-    def batch(step: int) -> tuple[int, Tensor, Tensor]:
-        index = order[step * batch_size : (step + 1) * batch_size]
-        images = augment(data.train.images[index], torch.Generator().manual_seed(seed_of(step)), data.flip)
-        if rows is not None:
-            images, index = images[rows], index[rows]
-        return step, normalize(images, data.mean, data.std), data.train.labels[index]
-
-    return map(batch, range(start, steps))
-
-
-def _augmentation_seed(seed: int, epoch: int, number: int) -> int:
-    """number: of the step in the epoch, or where each image has a look of its own, of the image."""
-    state = np.random.SeedSequence([seed, epoch], spawn_key=(_AUGMENT, number)).generate_state(1, np.uint64)
-    return int(state[0])
-
-
-def _streamed(
-    data: ImageData, batch_size: int, order: Tensor, steps: Sequence[int], rows: Tensor | None, seed_of: Callable
-) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """`train_batches` of images in files: only the rows that are wanted are decoded."""
-    files: Any = data.train.images
-    numbers = [torch.arange(step * batch_size, min((step + 1) * batch_size, len(order))) for step in steps]
-    wanted = [batch if rows is None else batch[rows] for batch in numbers]
-    for step, batch, images in zip(steps, wanted, files.batches(wanted, order, seed_of, data.flip)):
-        yield step, normalize(images, data.mean, data.std, files.device), data.train.labels[order[batch]]

@@ -6,41 +6,21 @@ Nothing is unpickled here. torchvision's own CIFAR reader unpickles, after check
 from __future__ import annotations
 
 import functools
-import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from supernet.data import DataError, RawData, stratified_split
-from supernet.decoding import try_decode
-from supernet.streaming import ImageFiles
+from supernet.data import DataError, RawData, hold_out_test
+from supernet.folders import ReadOptions, few, read_folder
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 CHANNELS = (1, 3, 4)
-FOLDER_SIZE = 32  # pixels a side, where a folder's images don't agree on a small square
-LARGEST_OWN_SIZE = 96  # pixels a side: bigger images are shrunk unless an image size is asked for
-TEST_SPLIT_SEED = 20  # fixed: one test set for everybody, whatever seed a run has
 RESIZE_CHUNK = 4096  # images
-MEMORY_BOUND = 2 * 2**30  # bytes of decoded images: a folder of more stays on disk and is streamed
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """What ``load`` hands to every reader."""
-
-    image_size: int | None
-    """Pixels a side; None is the reader's default. Only readers of mixed sizes need it, ``load`` resizes the rest."""
-    download: bool
-    """Whether torchvision may fetch missing files."""
-    skip_corrupt: bool
-    """Whether unreadable images are counted rather than an error."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +70,6 @@ def _resize(images: Tensor, size: int) -> Tensor:
     return resized
 
 
-def _hold_out_test(images: Tensor, labels: Tensor, classes: tuple[str, ...], flip: bool, skipped: int) -> RawData:
-    """The fixed 20% test split of a data set that comes without one."""
-    rng = np.random.default_rng(TEST_SPLIT_SEED)
-    parts = stratified_split(labels, classes, {"test": len(labels) // 5}, rng)
-    train, test = parts["train"], parts["test"]
-    return RawData(images[train], labels[train], images[test], labels[test], classes, flip, skipped)
-
-
 def _digits(argument: str, options: ReadOptions) -> RawData:
     from sklearn.datasets import load_digits
 
@@ -106,7 +78,7 @@ def _digits(argument: str, options: ReadOptions) -> RawData:
     digits = load_digits()
     images = np.rint(digits.images[:, None] * 255 / 16).astype(np.uint8)
     labels = torch.from_numpy(digits.target.astype(np.int64))
-    return _hold_out_test(torch.from_numpy(images), labels, tuple(map(str, digits.target_names)), flip=False, skipped=0)
+    return hold_out_test(torch.from_numpy(images), labels, tuple(map(str, digits.target_names)), flip=False, skipped=0)
 
 
 def _torchvision(class_name: str, folder: str, argument: str, options: ReadOptions) -> RawData:
@@ -131,117 +103,6 @@ def _tensors(split: Any) -> tuple[Tensor, Tensor]:
     return images.contiguous(), torch.as_tensor(split.targets, dtype=torch.int64)
 
 
-def _folder(argument: str, options: ReadOptions) -> RawData:
-    if not argument:
-        raise DataError("folder needs a directory: folder:DIR")
-    root = Path(argument).expanduser()
-    if not root.is_dir():
-        raise DataError(f"no such directory: {root}")
-    _check_names(root)
-    held_out = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
-    if held_out is None or not (root / "train").is_dir():
-        files = _list_images(root)
-        size = options.image_size or _default_size(files)
-        images, labels, skipped = _read_images(root, files, size, options.skip_corrupt, _is_large(size, files))
-        return _hold_out_test(images, labels, tuple(files), flip=True, skipped=skipped)
-    files, test_files = _list_images(root / "train"), _list_images(held_out)
-    if odd := sorted(files.keys() ^ test_files.keys()):
-        raise DataError(f"{root / 'train'} and {held_out} must have the same classes; only one has {_few(odd)}")
-    size = options.image_size or _default_size(files)
-    read = functools.partial(
-        _read_images, root, size=size, skip_corrupt=options.skip_corrupt, large=_is_large(size, files, test_files)
-    )
-    images, labels, skipped = read(files)
-    test_images, test_labels, test_skipped = read(test_files)
-    return RawData(images, labels, test_images, test_labels, tuple(files), flip=True, skipped=skipped + test_skipped)
-
-
-def _check_names(root: Path) -> None:
-    """Folders that look like splits but are not named as we read them would silently become classes."""
-    names = {path.name for path in root.iterdir() if path.is_dir()}
-    splits = {n for n in names if n.lower() in ("train", "training", "test", "testing", "val", "valid", "validation")}
-    if splits and not ("train" in names and {"test", "val"} & names):
-        raise DataError(
-            f"{root} has {_few(sorted(splits))}: name the splits train/ and test/ (or val/), or have neither"
-        )
-
-
-def _list_images(root: Path) -> dict[str, list[Path]]:
-    """The image files below each class folder, hidden files and folders left out."""
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if len(folders) < 2:
-        found = ", ".join(path.name for path in folders) or "none"
-        raise DataError(f"{root} needs a sub-folder for each of two or more classes; found {found}")
-    files: dict[str, list[Path]] = {}
-    for folder in folders:
-        paths = []
-        for parent, below, names in os.walk(folder):
-            below[:] = [name for name in below if not name.startswith(".")]
-            paths += [Path(parent, name) for name in names if not name.startswith(".")]
-        files[folder.name] = sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES)
-        if not files[folder.name]:
-            raise DataError(f"no image in class folder {folder} (read are {' '.join(IMAGE_SUFFIXES)})")
-    return files
-
-
-def _default_size(files: dict[str, list[Path]]) -> int:
-    """The images' own size when all are one small square, else 32; reads headers alone."""
-    from PIL import Image
-
-    common: tuple[int, int] | None = None
-    for path in (path for paths in files.values() for path in paths):
-        try:
-            with Image.open(path) as image:
-                size = image.size
-        except Exception:  # reported or skipped when its pixels are read
-            continue
-        if size[0] != size[1] or size[0] > LARGEST_OWN_SIZE or size != (common or size):
-            return FOLDER_SIZE
-        common = size
-    return common[0] if common else FOLDER_SIZE
-
-
-def _is_large(size: int, *parts: dict[str, list[Path]]) -> bool:
-    return 3 * size**2 * sum(len(group) for files in parts for group in files.values()) > MEMORY_BOUND
-
-
-def _read_images(
-    root: Path, files: dict[str, list[Path]], size: int, skip_corrupt: bool, large: bool
-) -> tuple[Tensor, Tensor, int]:
-    """Images uint8 [N, 3, size, size], labels int64 [N] in the order of ``files``, and how many were skipped.
-
-    Where they are ``large`` together, the images are ``ImageFiles`` and only decoded here to find the corrupt ones.
-    """
-    paths = [path for group in files.values() for path in group]
-    labels = [label for label, group in enumerate(files.values()) for _ in group]
-    if large and not skip_corrupt:
-        return _in_files(root, paths, size), torch.tensor(labels), 0
-    images = torch.empty((0 if large else len(paths), 3, size, size), dtype=torch.uint8)
-    kept: list[int] = []
-    with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside the interpreter lock
-        for index, pixels in enumerate(pool.map(functools.partial(try_decode, size=size), paths)):
-            if isinstance(pixels, DataError):
-                if not skip_corrupt:
-                    pool.shutdown(wait=False, cancel_futures=True)  # or the error waits for all the other images
-                    raise pixels
-                continue
-            if not large:
-                images[len(kept)] = torch.from_numpy(pixels)
-            kept.append(index)
-    targets = torch.tensor([labels[index] for index in kept], dtype=torch.int64)
-    for label, count in enumerate(torch.bincount(targets, minlength=len(files)).tolist()):
-        if not count:
-            name = list(files)[label]
-            raise DataError(f"every image of class {name!r} is corrupt, {files[name][0]} for one")
-    if large:
-        images = _in_files(root, [paths[index] for index in kept], size)
-    return images[: len(kept)], targets, len(paths) - len(kept)
-
-
-def _in_files(root: Path, paths: list[Path], size: int) -> Tensor:
-    return cast(Tensor, ImageFiles.of(root, paths, size))  # has what of a tensor's interface a split of images needs
-
-
 def _npz(argument: str, options: ReadOptions) -> RawData:
     if not argument:
         raise DataError("npz needs a file: npz:FILE")
@@ -251,26 +112,19 @@ def _npz(argument: str, options: ReadOptions) -> RawData:
     train_images, train_labels = _npz_split(path, arrays, images, labels)
     seen = train_labels.unique()
     if not torch.equal(seen, torch.arange(len(seen))) or len(seen) < 2:
-        raise DataError(
-            f"{path}: {labels} must use every label of 0 to n-1, n at least 2; it has {_few(seen.tolist())}"
-        )
+        raise DataError(f"{path}: {labels} must use every label of 0 to n-1, n at least 2; it has {few(seen.tolist())}")
     classes = tuple(str(label) for label in seen.tolist())
     flip = train_images.shape[1] == 3
     if images == "images":
-        return _hold_out_test(train_images, train_labels, classes, flip, skipped=0)
+        return hold_out_test(train_images, train_labels, classes, flip, skipped=0)
     test_images, test_labels = _npz_split(path, arrays, "x_test", "y_test")
     if test_images.shape[1:] != train_images.shape[1:]:
         raise DataError(
             f"{path}: x_train and x_test differ in shape, {arrays['x_train'].shape} and {arrays['x_test'].shape}"
         )
     if not bool(torch.isin(test_labels, seen).all()):
-        raise DataError(f"{path}: y_test has {_few(test_labels.unique().tolist())}, outside 0 to {len(seen) - 1}")
+        raise DataError(f"{path}: y_test has {few(test_labels.unique().tolist())}, outside 0 to {len(seen) - 1}")
     return RawData(train_images, train_labels, test_images, test_labels, classes, flip, skipped=0)
-
-
-def _few(values: Iterable[Any]) -> str:
-    shown = [str(value) for value in values]
-    return ", ".join(shown[:12]) + (" …" if len(shown) > 12 else "")
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -285,7 +139,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     except Exception as error:  # numpy and zipfile raise nearly anything on bad bytes
         raise DataError(f"{path} is not a readable .npz file of plain arrays ({error})") from error
     if not arrays:
-        raise DataError(f"{path} needs {', '.join(pairs)}, or {', '.join(single)}; it has {_few(found) or 'none'}")
+        raise DataError(f"{path} needs {', '.join(pairs)}, or {', '.join(single)}; it has {few(found) or 'none'}")
     return arrays
 
 
@@ -317,6 +171,6 @@ DATASETS: dict[str, DataSet] = {
     "cifar10": DataSet("cifar10[:ROOT]", functools.partial(_torchvision, "CIFAR10", "cifar-10-batches-py")),
     "cifar100": DataSet("cifar100[:ROOT]", functools.partial(_torchvision, "CIFAR100", "cifar-100-python")),
     "fashion_mnist": DataSet("fashion_mnist[:ROOT]", functools.partial(_torchvision, "FashionMNIST", "FashionMNIST")),
-    "folder": DataSet("folder:DIR", _folder),
+    "folder": DataSet("folder:DIR", read_folder),
     "npz": DataSet("npz:FILE", _npz),
 }

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from supernet import checkpoint
-from supernet.data import train_batches
+from supernet.batches import train_batches
 from supernet.train import MOST_ROLLBACKS, SpikeError, Trainer, TrainingError
 
 LOG_EVERY = 10  # steps between metric records: reading a loss makes an accelerator wait

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.plan import Plan
-from supernet.data import ImageData, steps_per_epoch, train_batches
+from supernet.batches import steps_per_epoch, train_batches
+from supernet.data import ImageData
 from supernet.distill import DISTILLATIONS, label_loss
 from supernet.mixup import mixup
 from supernet.optim import bf16_autocast, learning_rate, make_average, make_optimizer, set_learning_rate

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from search_spaces.arch import Arch
 from search_spaces.network import NetworkSpace
 from supernet import checkpoint, snapshot
+from supernet.batches import steps_per_epoch
 from supernet.channels import sort_channels
-from supernet.data import ImageData, Split, fingerprint, steps_per_epoch
+from supernet.data import ImageData, Split, fingerprint
 from supernet.distill import DISTILLATIONS, label_loss
 from supernet.distributed import ALONE, Ranks, step_seed, synchronize
 from supernet.evaluate import count_correct, recalibrate

@@ -17,7 +17,7 @@ import scipy.stats
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from nas import cli, export_subnet
+from nas import export_subnet
 from nas.run import Run, RunError
 from nas.searching import open_study, search_run, summarize
 from nas.training import Interrupted, train
@@ -28,28 +28,6 @@ from supernet import checkpoint
 
 ROOT = Path(__file__).parent.parent
 N = 4  # subnets trained alone in the `trusted` run
-
-
-@pytest.fixture
-def nas(monkeypatch, capsys):
-    """Runs the command in this process; gives exit code, stdout and stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["nas", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
-def run_copy(trained_run, tmp_path):
-    return Path(shutil.copytree(trained_run, tmp_path / "run"))
 
 
 @pytest.fixture(scope="module")

@@ -13,19 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional as F
 
-from supernet.data import (
-    DataError,
-    ImageData,
-    RawData,
-    Split,
-    augment,
-    fingerprint,
-    normalize,
-    prepare,
-    steps_per_epoch,
-    stratified_split,
-    train_batches,
-)
+from supernet.batches import augment, steps_per_epoch, train_batches
+from supernet.data import DataError, ImageData, RawData, Split, fingerprint, normalize, prepare, stratified_split
 from supernet.datasets import DATASETS, load
 
 RNG = np.random.default_rng(0)

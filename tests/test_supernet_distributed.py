@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from search_spaces import catalog
 from search_spaces.network import NetworkSpace, Stage
 from supernet import datasets
-from supernet.data import prepare, train_batches
+from supernet.batches import train_batches
+from supernet.data import prepare
 from supernet.distributed import ALONE, RankError, Ranks, joined
 from supernet.fit import Hooks, fit
 from supernet.model import Supernet

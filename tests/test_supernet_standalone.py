@@ -12,7 +12,8 @@ from search_spaces.network import NetworkSpace
 from search_spaces.plan import plan
 from search_spaces.stage import Stage
 from supernet import datasets
-from supernet.data import prepare, train_batches
+from supernet.batches import train_batches
+from supernet.data import prepare
 from supernet.model import Supernet
 from supernet.optim import make_average
 from supernet.recipe import TrainConfig

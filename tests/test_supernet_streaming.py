@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from supernet import datasets, streaming
-from supernet.data import DataError, ImageData, fingerprint, prepare, train_batches
+from supernet import datasets, folders, streaming
+from supernet.batches import train_batches
+from supernet.data import DataError, ImageData, fingerprint, prepare
 from supernet.distributed import Ranks
 from supernet.evaluate import count_correct, recalibrate
 from supernet.fit import Hooks, fit
@@ -38,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(folder: Path, monkeypatch: pytest.MonkeyPatch, bound: int = 0, **options: bool) -> ImageData:
-    monkeypatch.setattr(datasets, "MEMORY_BOUND", bound)
+    monkeypatch.setattr(folders, "MEMORY_BOUND", bound)
     return prepare(datasets.load(f"folder:{folder}", image_size=SIZE, **options), seed=1)
 
 
@@ -60,7 +61,7 @@ def assert_same(found: list, expected: list) -> None:
 
 def test_a_folder_is_streamed_where_its_images_would_exceed_the_bound(folder, monkeypatch):
     total = CLASSES * PER_CLASS * 3 * SIZE**2
-    assert datasets.MEMORY_BOUND == 2 * 2**30
+    assert folders.MEMORY_BOUND == 2 * 2**30
     assert isinstance(load(folder, monkeypatch, total).train.images, torch.Tensor)
     assert isinstance(load(folder, monkeypatch, total - 1).train.images, ImageFiles)
 
@@ -165,9 +166,10 @@ def test_a_file_that_cannot_be_decoded_is_named_or_left_out(folder, monkeypatch,
 
 GROWTH = """
 import os, sys
-from supernet import datasets, streaming
-from supernet.data import prepare, train_batches
-datasets.MEMORY_BOUND = 0
+from supernet import datasets, folders, streaming
+from supernet.batches import train_batches
+from supernet.data import prepare
+folders.MEMORY_BOUND = 0
 streaming.loader_processes = lambda: 0
 data = prepare(datasets.load(f"folder:{sys.argv[1]}", image_size=64), seed=0)
 resident = []

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from search_spaces import catalog
 from search_spaces.network import NetworkSpace, Stage
 from supernet import checkpoint, datasets
-from supernet.data import prepare, train_batches
+from supernet.batches import train_batches
+from supernet.data import prepare
 from supernet.distill import DISTILLATIONS, soft_cross_entropy
 from supernet.fit import Hooks, fit
 from supernet.model import Supernet
