@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import zlib
+from collections import Counter
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chisquare
 
 from search_spaces import catalog
 from search_spaces.cost import macs
@@ -115,6 +117,15 @@ def test_probes_that_answer_with_no_number_stop_no_run(name):
         JOINT.validate(sampler.draw(rng_of(0, step, 0), broken))
     for arch in run(sampler, range(60, 80)):
         JOINT.validate(arch)
+
+
+def test_macs_weighted_draws_each_subnet_in_proportion_to_its_macs():
+    space = catalog.get("resnet20_pooling")
+    archs = list(space.enumerate())
+    counts = Counter(run(SAMPLERS["macs_weighted"](space, seed=0), range(3000), draws=1))
+    weights = macs(space, archs) / macs(space, archs).sum()
+    assert chisquare([counts[arch] for arch in archs], 3000 * weights).pvalue > 0.01
+    assert chisquare([counts[arch] for arch in archs]).pvalue < 1e-9
 
 
 def test_the_package_needs_no_torch():

@@ -9,12 +9,14 @@ from supernet.samplers.adjacent_band import AdjacentBand
 from supernet.samplers.base import Probe, Probes, Sampler
 from supernet.samplers.best_up import BestUp
 from supernet.samplers.macs_binned import MacsBinned
+from supernet.samplers.macs_weighted import MacsWeighted
 from supernet.samplers.shifted import Shifted
 from supernet.samplers.uniform import Uniform
 from supernet.samplers.worst_up import WorstUp
 
 SAMPLERS: dict[str, type[Sampler]] = {
     "uniform": Uniform,
+    "macs_weighted": MacsWeighted,
     "macs_binned": MacsBinned,
     "best_up": BestUp,
     "worst_up": WorstUp,
