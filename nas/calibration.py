@@ -52,12 +52,14 @@ class _Process:
     """
 
     def __init__(self, features: _Features, accuracies: np.ndarray) -> None:
-        self._centre, self._scale = accuracies.mean(), accuracies.std() or 1.0
+        self._centre, self._scale = accuracies.mean(), accuracies.std()
+        if self._scale < 1e-12:
+            self._scale = 0.0  # equal accuracies: the same is predicted for every architecture
         self._x_centre, self._x_scale = features.scores.mean(axis=0), features.scores.std(axis=0)
         self._x_scale[self._x_scale < 1e-12] = 1.0  # a constant feature says nothing
         self._features, n = features, len(accuracies)
         self._unit = _squared_distances(features.genes, features.genes).sum() / max(1, n * (n - 1)) or 1.0
-        z = (accuracies - self._centre) / self._scale
+        z = (accuracies - self._centre) / (self._scale or 1.0)
         self._grid = list(itertools.product(_LENGTHS, _VARIANCES, _NOISES))
         gram = np.stack([kernel + noise * np.eye(n) for kernel, (*_, noise) in self._kernels(features)])
         self._inverse = np.linalg.inv(gram)

@@ -59,6 +59,8 @@ def _advice(run: Path, report: dict[str, Any]) -> str:
         )
     )  # fmt: skip
     if report["kendall"]["value"] is None:
+        if len({row["standalone"] for row in report["archs"]}) == 1:
+            return f"nas trust {quoted(run)} with more --epochs: the networks trained alone cannot be told apart"
         return f"train the supernet again: its subnets of {quoted(run)} cannot be told apart"
     if null >= max(inherited, calibrated):
         return f"train the supernet longer, or nas trust {quoted(run)} with more --archs: MACs alone rank as well"

@@ -29,14 +29,14 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """The central 95 % of `correlation` over `draws` resamples of the n pairs (Efron's percentile interval).
 
-    It speaks of other architectures of the same kind, not of other trainings. NaN where no resample has a value.
+    It speaks of other architectures of the same kind, not of other trainings. A resample that cannot be ranked, all
+    its values of one side being equal, counts as 0: it shows no order. NaN where that is so of the pairs themselves.
     """
     picks = rng.integers(len(a), size=(draws, len(a)))
     values = np.array([correlation(a[pick], b[pick]) for pick in picks])
-    values = values[np.isfinite(values)]
-    if not len(values):
+    if not np.isfinite(correlation(a, b)):
         return float("nan"), float("nan")
-    low, high = np.quantile(values, [0.025, 0.975])
+    low, high = np.quantile(np.nan_to_num(values, nan=0.0), [0.025, 0.975])
     return float(low), float(high)
 
 

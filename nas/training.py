@@ -163,7 +163,7 @@ def _check_new(
         raise ValueError("a new run needs a space and a data set: --space and --data")
     source = resolve(space)
     config = TrainConfig(**recipe)
-    options = DataOptions(data, image_size or source.image_size, skip_corrupt)
+    options = DataOptions(data, source.image_size if image_size is None else image_size, skip_corrupt)
     require_empty(Path(out), "continue that run with --resume, or name another folder")
     return source, options, config
 

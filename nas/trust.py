@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import logging
 import shlex
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 FORMAT = "nas-standalone-1"
 DEFAULT_ARCHS = 12
+MOST_SEED = 2**32
+LONGEST_NAME = 200  # characters of a file's name, of the 255 bytes that file systems take
 
 
 def trust_run(
@@ -64,19 +67,25 @@ def trust_run(
     if epochs < 1:
         raise ValueError(f"epochs is {epochs}; valid: at least 1")
     most = min(run.space.size(), MOST_CANDIDATES)
+    if most < LEAST_PAIRS:
+        raise ValueError(
+            f"space {run.space.name!r} has {most} architecture{'s' * (most != 1)}; trust needs {LEAST_PAIRS} to compare"
+        )
     archs = default_archs(run) if archs is None else archs
     if not LEAST_PAIRS <= archs <= most:
         raise ValueError(f"archs is {archs}; valid in this space: {LEAST_PAIRS} to {most}")
-    if seed < 0:
-        raise ValueError(f"seed is {seed}; valid: at least 0")
+    if not 0 <= seed <= MOST_SEED:
+        raise ValueError(f"seed is {seed}; valid: 0 to {MOST_SEED}")
     sample = spread_sample(run.space, archs, seed)
 
     from nas.training import load_trained
+    from supernet.train import resolve_device
 
+    resolve_device(device)
     with writing(run):
         supernet, state, data = load_trained(run)
         basis = Basis(state["weights_hash"], state["data"], epochs, seed)
-        _warn_of_changes(run, basis)
+        _warn_of_changes(run, basis, archs)
         alone = functools.partial(
             standalone_record,
             run,
@@ -214,7 +223,10 @@ def _folder(run: Run, basis: Basis) -> Path:
 
 
 def _file(folder: Path, arch: Arch) -> Path:
-    return folder / f"{arch.key}.json"
+    name = arch.key
+    if len(name) > LONGEST_NAME:  # the record holds the architecture itself
+        name = f"{name[: LONGEST_NAME // 2]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return folder / f"{name}.json"
 
 
 def _read_record(folder: Path, arch: Arch, basis: Basis, images: int) -> np.ndarray | None:
@@ -241,16 +253,27 @@ def _unpacked(record: dict[str, Any]) -> np.ndarray:
     return np.unpackbits(packed, count=record["images"]).astype(bool)
 
 
-def _warn_of_changes(run: Run, basis: Basis) -> None:
+def _warn_of_changes(run: Run, basis: Basis, archs: int) -> None:
     """Says which of the work done before counts now."""
     folder = _folder(run, basis)
-    others = sorted(path.name for path in folder.parent.glob("epochs*") if path != folder)
+    others = sorted({file.parent.name for file in folder.parent.glob("epochs*/*.json")} - {folder.name})
     if others and not folder.exists():
         log.warning(
             "%s has stand-alone trainings of %s; those of %s start anew", run.path, ", ".join(others), folder.name
         )
-    if (run.path / "trust.json").exists() and quote(run, basis.weights) is None:
+    if not (run.path / "trust.json").exists():
+        return
+    try:
+        last = quote(run, basis.weights)
+    except RunError:
+        return  # it is about to be made again
+    if last is None:
         log.warning(
             "the last report of %s is on other weights: the supernet is scored again, stand-alone trainings count",
             run.path,
         )
+    elif last["n"] > archs and last["epochs"] == basis.epochs:
+        log.warning(
+            "the report on %d architectures gives way to one on %d; --archs %d brings it back without training",
+            last["n"], archs, last["n"],
+        )  # fmt: skip

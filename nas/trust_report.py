@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -108,20 +109,21 @@ def quote(run: Run, weights_hash: str) -> dict[str, Any] | None:
     """The figures that a model card quotes, when the run has a trust report on these very weights; else None.
 
     kendall and spearman of inherited with stand-alone accuracy, each with its 95 % interval; null_kendall, that of
-    MACs alone; n architectures, trained alone for `epochs` epochs.
+    MACs alone; n architectures, trained alone for `epochs` epochs. Raises RunError for a report that was changed.
     """
-    report = _read(run.path / "trust.json")
+    file = run.path / "trust.json"
+    report = _read(file)
     if report is None or report.get("format") != FORMAT or report.get("weights") != weights_hash:
         return None
-    return {
-        "kendall": report["kendall"]["value"],
-        "kendall_interval": report["kendall"]["interval"],
-        "spearman": report["spearman"]["value"],
-        "spearman_interval": report["spearman"]["interval"],
-        "null_kendall": report["null_kendall"]["value"],
-        "n": report["n"],
-        "epochs": report["epochs"],
-    }
+    try:
+        found: dict[str, Any] = {"n": _count(report["n"]), "epochs": _count(report["epochs"])}
+        for name in ("kendall", "spearman", "null_kendall"):
+            found[name], found[f"{name}_interval"] = _correlation(**report[name])
+    except (KeyError, TypeError, ValueError) as error:
+        again = _again(run, report)
+        raise RunError(f"{file} is not as it was written ({error!r}); make it again with: {again}") from None
+    del found["null_kendall_interval"]
+    return found
 
 
 def quoted_text(trust: Mapping[str, Any] | None) -> str:
@@ -134,7 +136,7 @@ def quoted_text(trust: Mapping[str, Any] | None) -> str:
     null = "none" if trust["null_kendall"] is None else f"{trust['null_kendall']:.2f}"
     return (
         f"Kendall {trust['kendall']:.2f} ({low:.2f} to {high:.2f}) with {trust['n']} subnets trained alone for "
-        f"{trust['epochs']} epochs; MACs alone {null}"
+        f"{trust['epochs']} epoch{'s' * (trust['epochs'] != 1)}; MACs alone {null}"
     )
 
 
@@ -146,7 +148,7 @@ def calibration_file(run: Run) -> Path:
 def require_calibration(run: Run) -> None:
     """Raises RunError, with what to run, where the run has no calibration."""
     if not calibration_file(run).exists():
-        raise RunError(f"{run.path} has no calibration; make one with: nas trust {run.path}")
+        raise RunError(f"{run.path} has no calibration; make one with: nas trust {shlex.quote(str(run.path))}")
 
 
 def load_calibration(run: Run, weights: str) -> Calibration:
@@ -155,8 +157,9 @@ def load_calibration(run: Run, weights: str) -> Calibration:
     Raises RunError, with what to run, where it is missing, damaged, or of other weights.
     """
     require_calibration(run)
-    file, again = calibration_file(run), f"make it again with: nas trust {run.path} (stand-alone runs are kept)"
+    file = calibration_file(run)
     data = _read(file)
+    again = f"make it again with: {_again(run, data or {})} (stand-alone runs are kept)"
     if data is None or data.get("format") != CALIBRATION_FORMAT:
         raise RunError(f"{file} is not a calibration of this version ({CALIBRATION_FORMAT}); {again}")
     if not str(data.get("weights")).startswith(weights):
@@ -165,9 +168,42 @@ def load_calibration(run: Run, weights: str) -> Calibration:
             f"({weights[:16]}); {again}"
         )
     try:
-        return Calibration.from_dict(run.space, data)
+        calibration = Calibration.from_dict(run.space, data)
     except ValueError as error:
         raise RunError(f"{file} cannot be used: {error}; {again}") from None
+    accuracies = np.concatenate([calibration.inherited, calibration.standalone])
+    if accuracies.min() < 0 or accuracies.max() > 1:
+        raise RunError(f"{file} cannot be used: it holds an accuracy outside 0 to 1; {again}")
+    if np.ptp(calibration.standalone) == 0:
+        raise RunError(
+            f"{file} ranks nothing: all {len(calibration.archs)} networks trained alone have {accuracies[-1]:.2%}; "
+            f"train them longer: nas trust {shlex.quote(str(run.path))} with more --epochs than {data.get('epochs')}"
+        )
+    return calibration
+
+
+def _again(run: Run, written: Mapping[str, Any]) -> str:
+    """The command that makes a report or a calibration again, with the options of the one that was written."""
+    command = f"nas trust {shlex.quote(str(run.path))}"
+    pairs = written.get("pairs", written.get("archs"))
+    if isinstance(pairs, list):
+        command += f" --archs {len(pairs)}"
+    return command + "".join(
+        f" --{name} {written[name]}" for name in ("epochs", "seed") if isinstance(written.get(name), int)
+    )
+
+
+def _correlation(value: float | None, interval: Sequence[float | None]) -> tuple[float | None, list[float | None]]:
+    low, high = interval
+    if value is not None and not (-1 <= value <= 1 and low is not None and high is not None and -1 <= low <= high <= 1):
+        raise ValueError(f"a correlation of {value} in {low} to {high}")
+    return value, [low, high]
+
+
+def _count(value: int) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"a count of {value}")
+    return value
 
 
 def _read(file: Path) -> dict[str, Any] | None:

@@ -11,7 +11,12 @@ from search_spaces.blocks import ACTS
 
 BLOCKS = ("basic", "bottleneck", "mbconv")
 _LISTS = ("depths", "widths", "kernels", "expands")
-_MOST = 1 << 16  # beyond this a misplaced zero is likelier than a network
+_MOST = {
+    "depths": 256,
+    "widths": 1 << 16,
+    "kernels": 255,
+    "expands": 1 << 16,
+}  # beyond this a misplaced zero is likelier than a network
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,9 @@ class Stage:
         for name in ("depths", "widths", "kernels"):
             values = tuple(getattr(self, name))
             object.__setattr__(self, name, values)
-            if not values or any(isinstance(v, bool) or not isinstance(v, int) or not 1 <= v <= _MOST for v in values):
-                raise ValueError(f"stage {name} must be positive integers of at most {_MOST}, got {values!r}")
+            most = _MOST[name]
+            if not values or any(isinstance(v, bool) or not isinstance(v, int) or not 1 <= v <= most for v in values):
+                raise ValueError(f"stage {name} must be positive integers of at most {most}, got {values!r}")
             _check_ascending(name, values)
         if even := [k for k in self.kernels if k % 2 == 0]:
             raise ValueError(f"stage kernels must be odd, got {even[0]}")
@@ -93,8 +99,12 @@ def _ratios(values: Any) -> tuple[float, ...]:
     """`values` checked; whole ratios as integers, so that 6 and 6.0 are one gene and one key."""
     ratios = tuple(values)
     for v in ratios:
-        if isinstance(v, bool) or not isinstance(v, int | float) or not (math.isfinite(v) and 0 < v <= _MOST):
-            raise ValueError(f"stage expands must be positive numbers of at most {_MOST}, got {ratios!r}")
+        if (
+            isinstance(v, bool)
+            or not isinstance(v, int | float)
+            or not (math.isfinite(v) and 0 < v <= _MOST["expands"])
+        ):
+            raise ValueError(f"stage expands must be positive numbers of at most {_MOST['expands']}, got {ratios!r}")
     _check_ascending("expands", ratios)
     return tuple(int(v) if v == int(v) else v for v in ratios)
 

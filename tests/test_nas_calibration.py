@@ -57,6 +57,14 @@ def test_an_interval_holds_its_value_and_narrows_with_more_pairs():
     assert narrow[1] - narrow[0] < 0.5 * (wide[1] - wide[0])
 
 
+@pytest.mark.parametrize("n", [4, 12])
+def test_the_interval_counts_resamples_without_an_order_as_none(n):
+    a, b = np.arange(n, dtype=float), np.eye(n)[-1]  # all but one value of b are equal
+    low, high = bootstrap_interval(kendall, a, b, np.random.default_rng(0))
+    assert low == 0 <= kendall(a, b) <= high
+    assert np.isnan(bootstrap_interval(kendall, a, np.zeros(n), np.random.default_rng(0))).all()
+
+
 def test_the_noise_ceiling_rises_with_images_and_difference():
     def ceiling(images, accuracies):
         rng = np.random.default_rng(0)

@@ -21,7 +21,7 @@ from nas import export_subnet
 from nas.run import Run, RunError
 from nas.searching import open_study, search_run, summarize
 from nas.training import Interrupted, train
-from nas.trust import default_archs, quote, trust_run
+from nas.trust import _file, default_archs, quote, trust_run
 from nas.trust_report import load_calibration
 from search_spaces.network import NetworkSpace, Stage
 from supernet import checkpoint
@@ -184,6 +184,7 @@ def test_the_command_prints_a_table_a_picture_and_json(nas, trusted_copy):
         (["--archs", 100_000], "archs is 100000; valid in this space: 4 to 1080"),
         (["--epochs", 0], "epochs is 0; valid: at least 1"),
         (["--seed", -1], "seed is -1"),
+        (["--seed", 2**64], "seed is 18446744073709551616; valid: 0 to 4294967296"),
         (["--device", "tpu"], "unknown device 'tpu'; valid: auto, cpu, cuda"),
     ],
 )
@@ -325,3 +326,68 @@ def test_networks_alone_learn_from_the_outside_teacher_too_and_no_other_takes_it
     save_file(weights | {"head.fc.bias": weights["head.fc.bias"] + 1}, teacher / "model.safetensors")
     with pytest.raises(RunError, match=r"teacher .* is not the one that .*taught was trained with"):
         trust_run(taught, archs=N, epochs=1, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda report: report.pop("kendall"),
+        lambda report: report["kendall"].update(interval=[None, None]),
+        lambda report: report["kendall"].update(value=7),
+        lambda report: report["spearman"].update(interval="x"),
+        lambda report: report.update(null_kendall=None),
+        lambda report: report.update(n="many"),
+    ],
+)
+def test_a_changed_report_is_never_quoted_and_export_says_so_before_it_reads_the_test_set(
+    trusted_copy, damage, monkeypatch, tmp_path
+):
+    report = report_of(trusted_copy)
+    damage(report)
+    (trusted_copy / "trust.json").write_text(json.dumps(report))
+    run = Run.open(trusted_copy)
+    monkeypatch.setattr("supernet.evaluate.count_correct", None)
+    with pytest.raises(RunError, match=rf"trust.json is not as it was written .* --archs {N} --epochs 1 --seed 0"):
+        export_subnet(run, run.space.smallest(), tmp_path / "model")
+
+
+def test_a_calibration_on_equal_accuracies_is_refused(trusted_copy):
+    file = trusted_copy / "calibration.json"
+    data = json.loads(file.read_text())
+    for pair in data["pairs"]:
+        pair["standalone"] = 0.125
+    file.write_text(json.dumps(data))
+    with pytest.raises(RunError, match=rf"all {N} networks trained alone have 12.50%; train them longer"):
+        load_calibration(Run.open(trusted_copy), data["weights"])
+
+
+def test_what_made_a_calibration_makes_it_again(trusted_copy):
+    data = json.loads((trusted_copy / "calibration.json").read_text())
+    with pytest.raises(RunError, match=rf"nas trust \S+ --archs {N} --epochs 1 --seed 0 \(stand-alone runs are kept\)"):
+        load_calibration(Run.open(trusted_copy), "0" * 64)
+    data["pairs"][0]["inherited"] = 99
+    (trusted_copy / "calibration.json").write_text(json.dumps(data))
+    with pytest.raises(RunError, match="outside 0 to 1"):
+        load_calibration(Run.open(trusted_copy), data["weights"])
+
+
+def test_names_of_records_fit_a_file_system(trusted):
+    space = NetworkSpace("deep", (Stage((80,), (8,), (3, 5), (0.25, 0.5), "bottleneck"),), 0)
+    arch = space.largest()
+    assert len(arch.key) > 255
+    first, second = (_file(trusted, a).name for a in (arch, space.smallest()))
+    assert first != second
+    assert max(len(first), len(second)) < 255
+
+
+def test_a_space_too_small_to_compare_is_refused(trusted_copy, monkeypatch):
+    monkeypatch.setattr(Run, "space", NetworkSpace("two", (Stage((1, 2), (8,)),), 0, 1, 8))
+    with pytest.raises(ValueError, match="space 'two' has 2 architectures; trust needs 4"):
+        trust_run(trusted_copy)
+
+
+def test_fewer_architectures_than_before_are_told_apart(trusted_copy, caplog):
+    trust_run(trusted_copy, archs=N + 1, epochs=1, device="cpu")
+    caplog.clear()
+    trust_run(trusted_copy, archs=N, epochs=1, device="cpu")
+    assert f"--archs {N + 1} brings it back" in caplog.text

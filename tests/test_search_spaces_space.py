@@ -267,6 +267,8 @@ def test_validate_refuses_what_is_not_canonical():
         ({"stages": []}, "at least one stage"),
         ({"stages": [{"depths": [1]}]}, r"stages\[0\] must have the fields depths, widths, kernels"),
         ({"stages": [{"depths": [2, 1], "widths": [8]}]}, r"stages\[0\]: stage depths must ascend"),
+        ({"stages": [{"depths": [65536], "widths": [8]}]}, "stage depths must be positive integers of at most 256"),
+        ({"stages": [{"depths": [1], "widths": [8], "kernels": [65535]}]}, "stage kernels must .* of at most 255"),
         ({"stages": [{"depths": [1], "widths": [8], "kernels": [4]}]}, "kernels must be odd, got 4"),
         ({"stages": [{"depths": [0], "widths": [8]}]}, "positive integers"),
         ({"stages": [{"depths": 1, "widths": [8]}]}, r"stages\[0\].depths must be a list"),

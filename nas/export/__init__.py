@@ -86,6 +86,7 @@ def export_subnet(run: Run | str | Path, arch: Arch, out: str | Path, *, force: 
     lowered = plan(run.space, arch)
     require_empty(out, None if force else "name another folder, or overwrite with --force")
     supernet, state, data = load_trained(run)
+    trust = quote(run, state["weights_hash"])  # before anything reads the test set
     subnet = supernet.export(arch)
     recalibrate(subnet, data.calibration.images, data.mean, data.std)
 
@@ -107,7 +108,7 @@ def export_subnet(run: Run | str | Path, arch: Arch, out: str | Path, *, force: 
             weights_bytes=(staged / "model.safetensors").stat().st_size,
             supernet=state["weights_hash"],
             seed=run.recipe.seed,
-            trust=quote(run, state["weights_hash"]),
+            trust=trust,
         )
         write_json(staged / "config.json", _config(run, arch, data, certificate))
         (staged / "README.md").write_text(_model_card(run, arch, certificate), encoding="utf-8")
