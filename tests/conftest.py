@@ -14,13 +14,6 @@ import pytest
 # One thread each: as fast for networks this small, and tests do not slow one another down where they run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Files that take minutes start first: begun last, they would run on alone at the end of the suite.
-LONG = ("test_workers_ray_train.py", "test_nas_interrupt.py", "test_nas_trust.py", "test_supernet_mixture.py")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
-
 
 @pytest.fixture(scope="session")
 def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
