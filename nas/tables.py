@@ -68,8 +68,9 @@ def print_trust(report: Mapping[str, Any]) -> None:
         low_high = " to ".join(_figure(v) for v in tau.get("interval", ()))
         table.add_row(name, _figure(tau["value"]), low_high, _figure(rho["value"]) if rho else "")
     console.print(table)
+    plural = "s" * (report["epochs"] != 1)
     console.print(
-        f"{report['n']} architectures, each trained alone for {report['epochs']} epochs; accuracies on "
+        f"{report['n']} architectures, each trained alone for {report['epochs']} epoch{plural}; accuracies on "
         f"{report['images']} search-validation images; calibration error {calibration['leave_one_out_rmse']:.2%}",
         highlight=False,
     )
