@@ -170,7 +170,7 @@ def test_the_command_prints_a_table_a_picture_and_json(nas, trusted_copy):
     code, out, err = nas("trust", trusted_copy, "--archs", N, "--epochs", 1)
     assert code == 0, err
     assert "MACs alone (the null)" in out
-    assert f"{N} architectures, each trained alone for 1 epochs" in out
+    assert f"{N} architectures, each trained alone for 1 epoch" in out
     assert "next: " in err
     assert Image.open(trusted_copy / "trust.png").size > (600, 300)
     code, out, _ = nas("trust", trusted_copy, "--archs", N, "--epochs", 1, "--json")
