@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
+
+from search_spaces.limits import Limit, limit_text
 
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 
@@ -17,9 +20,23 @@ def parse_quantity(text: str) -> float:
     return value
 
 
+def parse_limits(texts: Mapping[str, tuple[str | None, str | None]]) -> dict[str, Limit]:
+    """Limits by metric from the texts of their lowest and highest value; a metric without either has none."""
+    return {
+        name: tuple(None if text is None else parse_quantity(text) for text in pair)  # type: ignore[misc]
+        for name, pair in texts.items()
+        if pair != (None, None)
+    }
+
+
 def show_quantity(value: float) -> str:
     """20_000_000 → `"20.0M"`, three digits that count."""
     for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(value) >= scale:
             return f"{value / scale:.3g}{unit}"
     return f"{value:.4g}"
+
+
+def show_limit(name: str, limit: Limit) -> str:
+    """For example `macs ≤ 40M`, or `10M ≤ macs ≤ 40M`."""
+    return limit_text(name, limit, show_quantity)

@@ -10,7 +10,7 @@ import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.journal import JournalError, JournalReader, JournalWriter
 from nas.problem import Problem, are_metrics
 from nas.trial import Trial
+from search_spaces.limits import Limit
 from search_spaces.network import NetworkSpace
 from search_spaces.space import ChoiceSpace, Space
 
@@ -46,7 +47,7 @@ class Identity:
     study_name: str
     space: Mapping[str, Any]
     objectives: Mapping[str, str]
-    limits: Mapping[str, float]
+    limits: Mapping[str, Limit]
     strategy: str
     seed: int
     lookahead: int
@@ -176,7 +177,8 @@ def read_study(path: Path | str, study_name: str | None = None, space: Space[Any
         identity = Identity(**study.user_attrs[_IDENTITY])
         if space is None:
             space = space_from_dict(identity.space)
-        Problem(space, identity.objectives, identity.limits)  # raises ValueError where these are none
+        problem = Problem(space, identity.objectives, identity.limits)  # raises ValueError where these are none
+        identity = replace(identity, limits=problem.limits)
         return StoredStudy(identity, space, _trials(study, space, identity.objectives))
 
 

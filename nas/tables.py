@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from nas.quantities import show_quantity
+from nas.quantities import show_limit, show_quantity
 from nas.trust_report import quoted_text
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def print_front(study: Study) -> None:
         table.add_row(str(trial.number), top1, *extra, macs, params, trial.arch.key)
     console.print(table)
     failed = sum(trial.state == "failed" for trial in study.trials)
-    limits = ", ".join(f"{name} ≤ {show_quantity(value)}" for name, value in study.limits.items()) or "no limits"
+    limits = ", ".join(show_limit(name, limit) for name, limit in study.limits.items()) or "no limits"
     console.print(f"{len(study.trials)} trials, {failed} failed; {limits}", highlight=False)
 
 
