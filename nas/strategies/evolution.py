@@ -25,6 +25,7 @@ class EvolutionStrategy(Strategy):
         super().__init__(problem, seed)
         self.warmup, self.population = warmup, population
         self._members: list[Trial] = []  # best first
+        self._fronts: list[int] = []  # the front of each: 0 is dominated by none
 
     def tell(self, trial: Trial) -> None:
         """Lets a completed trial into the population, at the cost of the worst member when it is full."""
@@ -33,8 +34,8 @@ class EvolutionStrategy(Strategy):
         members = [*self._members, trial]
         values = pareto.points(members, self.problem.objectives)
         fronts = pareto.ranks(values, np.array([member.violation for member in members]))
-        order = np.lexsort((-pareto.crowding(values, fronts), fronts))
-        self._members = [members[i] for i in order[: self.population]]
+        order = np.lexsort((-pareto.crowding(values, fronts), fronts))[: self.population]
+        self._members, self._fronts = [members[i] for i in order], fronts[order].tolist()
 
     def candidates(self, number: int, rng: np.random.Generator) -> Iterator[ArchLike]:
         """Children of the population, or samples during the warm-up."""
