@@ -17,8 +17,8 @@ _DRAWS = 500  # points drawn of the grid
 class CoarseToFineStrategy(EvolutionStrategy):
     """BigNAS' search (Yu et al. 2020): what all genes of a kind are set to alike, then one gene by one.
 
-    Genes whose names differ in their digits alone (`depth0`, `depth1`) are one kind. Up to `coarse` trials are points of
-    the grid over kinds, in random order; from then on mutants of the `population` best are tried.
+    Genes whose names differ in their digits alone (`depth0`, `depth1`) are one kind. Up to `coarse` trials are points
+    of the grid over kinds, in random order; from then on mutants of the `population` best are tried.
     """
 
     def __init__(self, problem: Problem, seed: int, coarse: int = 40, population: int = 10) -> None:

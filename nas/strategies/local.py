@@ -31,7 +31,7 @@ class LocalSearchStrategy(EvolutionStrategy):
     def candidates(self, number: int, rng: np.random.Generator) -> Iterator[ArchLike]:
         """Untried neighbours: of the best members first, in random order where they are equally good."""
         if number >= self.warmup:
-            order = np.lexsort((rng.random(len(self._members)), self._fronts))
+            order = np.lexsort((rng.random(len(self._members)), np.array(self._fronts)))
             for i in order:
                 yield from self._neighbours(self._members[i].arch, rng)
         while True:
