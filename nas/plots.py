@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFormatter
 
+from nas.compare import INTERVAL as SEED_INTERVAL
 from nas.quantities import show_quantity
 from nas.searching import INTERVAL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from nas.compare import Comparison
     from nas.study import Study
     from nas.trial import Trial
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#9A9A9A"
+_COLORS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "black")
+_STYLES = ("-", "--", "-.", ":")
 _LABELS = {"top1": "search-validation top-1", "macs": "MACs for one image", "params": "parameters"}
 
 
@@ -110,6 +115,31 @@ def save_trust(report: Mapping[str, Any], path: Path, title: str) -> None:
     lines = (title, ", ".join(_correlation(name, report[key]) for key, name in names.items()),
              f"{report['n']} architectures, each trained alone for {report['epochs']} epochs")  # fmt: skip
     axes.set_title("\n".join(lines), loc="left", fontsize=10, parse_math=False)
+    figure.savefig(path, dpi=150)
+
+
+def save_comparison(comparison: Comparison, path: Path) -> None:
+    """Draws each group's median over its seeds against evaluations, with the quartiles as a band."""
+    figure = Figure(figsize=(5.2 * len(comparison.measures), 4.0), layout="constrained")
+    panels = figure.subplots(1, len(comparison.measures), squeeze=False)[0]
+    for axes, measure in zip(panels, comparison.measures, strict=True):
+        _clean(axes)
+        for (label, curves), color, style in zip(comparison.groups.items(), cycle(_COLORS), cycle(_STYLES)):
+            spread, n = comparison.spread(label, measure), len(curves.best)
+            axes.plot(comparison.evaluations, spread.median, style, color=color, lw=2, label=f"{label} (n={n})")
+            if spread.low is not None and spread.high is not None:
+                axes.fill_between(comparison.evaluations, spread.low, spread.high, color=color, alpha=0.2, lw=0)
+        axes.set_xlabel("evaluations, failed and infeasible ones included")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _format(panels[0], comparison.first, "y")
+    panels[0].set_ylabel(f"best feasible {_LABELS.get(comparison.first, comparison.first)}")
+    if len(panels) > 1:
+        panels[1].set_ylabel("hypervolume, share of the box")
+    seeds = max(len(curves.best) for curves in comparison.groups.values())
+    panels[0].set_title(
+        "median over the seeds" + (f", with {SEED_INTERVAL}" if seeds > 1 else ""), loc="left", fontsize=11
+    )
+    panels[0].legend(frameon=False, loc="best")
     figure.savefig(path, dpi=150)
 
 

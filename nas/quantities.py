@@ -23,3 +23,8 @@ def show_quantity(value: float) -> str:
         if abs(value) >= scale:
             return f"{value / scale:.3g}{unit}"
     return f"{value:.4g}"
+
+
+def show_limit(name: str, limit: float) -> str:
+    """`show_limit("macs", 40e6)` → `"macs ≤ 40M"`."""
+    return f"{name} ≤ {show_quantity(limit)}"
