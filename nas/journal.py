@@ -80,7 +80,8 @@ class JournalWriter(BaseJournalBackend):
 class JournalReader(BaseJournalBackend):
     """Optuna's journal backend for the records that are complete now, while another process may be writing.
 
-    A last line that a killed writer left unfinished is left out, which is logged as a warning.
+    A last line that a killed writer left unfinished is left out, which is logged as a warning. Trials come without
+    Optuna's parameters, of which parsing takes half the time: the architecture is among the user attributes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -92,7 +93,8 @@ class JournalReader(BaseJournalBackend):
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
         """The records from this one on."""
-        yield from map(json.loads, self._lines[log_number_from:])
+        for record in map(json.loads, self._lines[log_number_from:]):
+            yield {name: value for name, value in record.items() if name not in ("params", "distributions")}
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Raises UnsupportedOperation: one process writes, with `JournalWriter`."""

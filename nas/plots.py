@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFormatter
 
 from nas.compare import INTERVAL as SEED_INTERVAL
-from nas.quantities import show_quantity
+from nas.quantities import show_metric, show_quantity
 from nas.searching import INTERVAL
 
 if TYPE_CHECKING:
@@ -126,15 +126,22 @@ def save_comparison(comparison: Comparison, path: Path) -> None:
         _clean(axes)
         for (label, curves), color, style in zip(comparison.groups.items(), cycle(_COLORS), cycle(_STYLES)):
             spread, n = comparison.spread(label, measure), len(curves.best)
-            axes.plot(comparison.evaluations, spread.median, style, color=color, lw=2, label=f"{label} (n={n})")
+            axes.plot(
+                comparison.evaluations, spread.median, style, color=color, lw=2, drawstyle="steps-post",
+                label=f"{label} (n={n})",
+            )  # fmt: skip
             if spread.low is not None and spread.high is not None:
-                axes.fill_between(comparison.evaluations, spread.low, spread.high, color=color, alpha=0.2, lw=0)
+                axes.fill_between(
+                    comparison.evaluations, spread.low, spread.high, step="post", color=color, alpha=0.2, lw=0
+                )
         axes.set_xlabel("evaluations, failed and infeasible ones included")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _format(panels[0], comparison.first, "y")
     panels[0].set_ylabel(f"best feasible {_LABELS.get(comparison.first, comparison.first)}")
     if len(panels) > 1:
         panels[1].set_ylabel("hypervolume, share of the box")
+        corner = ", ".join(f"{name} {show_metric(name, value)}" for name, value in comparison.reference.items())
+        panels[1].set_title(f"reference point: {corner}", loc="left", fontsize=11, parse_math=False)
     seeds = max(len(curves.best) for curves in comparison.groups.values())
     panels[0].set_title(
         "median over the seeds" + (f", with {SEED_INTERVAL}" if seeds > 1 else ""), loc="left", fontsize=11

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nas.compare import INTERVAL
-from nas.quantities import show_limit, show_quantity
+from nas.quantities import show_limit, show_metric, show_quantity
 from nas.trust_report import quoted_text
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def print_front(study: Study) -> None:
     sign = -1 if direction == "maximize" else 1
     for trial in sorted(front, key=lambda t: sign * t.metrics[first]):
         top1, macs, params = (
-            _show(name, trial.metrics[name]) if name in trial.metrics else "" for name in ("top1", "macs", "params")
+            show_metric(name, trial.metrics[name]) if name in trial.metrics else ""
+            for name in ("top1", "macs", "params")
         )
         extra: tuple[str, ...] = ()
         if calibrated:
@@ -73,7 +74,7 @@ def print_studies(rows: Sequence[Mapping[str, Any]]) -> None:
     table = _table("study", "strategy", "seed", "trials", "best", "front", "limits", "last written")
     for row in (row for row in rows if not row["error"]):
         first = next(iter(row["objectives"]))
-        best = _show(first, row["best"]["metrics"][first]) if row["best"] else "none"
+        best = show_metric(first, row["best"]["metrics"][first]) if row["best"] else "none"
         done = f"{row['n_trials']}/{row['n_asked']}" if row["n_asked"] else str(row["n_trials"])
         failed = f", {row['n_failed']} failed" if row["n_failed"] else ""
         notes = ["now, by a search" if row["writing"] else _age(row["changed"])]
@@ -110,7 +111,7 @@ def print_answer(answer: Answer, top: int) -> None:
     metrics = list(dict.fromkeys(name for _, found in rows for name in found.metrics))
     table = _table("" if answer.within else "nearest to", "study", "trial", *map(_heading, metrics), "architecture")
     for label, found in rows:
-        values = (_show(name, found.metrics[name]) if name in found.metrics else "" for name in metrics)
+        values = (show_metric(name, found.metrics[name]) if name in found.metrics else "" for name in metrics)
         table.add_row(label, found.study, str(found.number), *values, found.arch.key)
     console.print(table)
 
@@ -129,7 +130,9 @@ def print_comparison(comparison: Comparison) -> None:
         console.print(table)
     console.print(f"medians over n seeds, with {INTERVAL}; failed and infeasible trials count", highlight=False)
     if "hypervolume" in comparison.measures:
-        ends = (f"{n} {_show(n, v)} to {_show(n, comparison.reference[n])}" for n, v in comparison.ideal.items())
+        ends = (
+            f"{n} {show_metric(n, v)} to {show_metric(n, comparison.reference[n])}" for n, v in comparison.ideal.items()
+        )
         console.print(f"the box, from the ideal to the reference point: {', '.join(ends)}", highlight=False)
 
 
@@ -138,8 +141,10 @@ def _spread(spread: Spread, i: int, metric: str) -> str:
     if median is None:
         return "none"
     if spread.low is None:
-        return _show(metric, median)
-    return f"{_show(metric, median)} ({' to '.join('none' if v is None else _show(metric, v) for v in ends)})"
+        return show_metric(metric, median)
+    return (
+        f"{show_metric(metric, median)} ({' to '.join('none' if v is None else show_metric(metric, v) for v in ends)})"
+    )
 
 
 def print_trust(report: Mapping[str, Any]) -> None:
@@ -191,12 +196,6 @@ def _table(*columns: str) -> Table:
 
 def _limits(limits: Mapping[str, float]) -> str:
     return ", ".join(show_limit(name, limit) for name, limit in limits.items()) or "no limits"
-
-
-def _show(metric: str, value: float) -> str:
-    if metric == "hypervolume":
-        return f"{value:.3f}"
-    return f"{value:.2%}" if metric == "top1" else show_quantity(value)
 
 
 def _heading(metric: str) -> str:
