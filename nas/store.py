@@ -7,7 +7,7 @@ journal each, so a killed writer loses at most the line it was writing.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -87,7 +87,7 @@ class JournalStore:
         try:
             with _reading(path):
                 self._study = _create_or_load(path, JournalStorage(self._journal), identity)
-                self._trials = _trials(self._study, space, identity.objectives)
+                self._trials = _trials(self._study, space, identity)
                 self.uid: str = self._study.user_attrs[_UID]
             if n_trials not in (None, self._study.user_attrs.get(_N_TRIALS)):
                 self._study.set_user_attr(_N_TRIALS, n_trials)
@@ -121,6 +121,7 @@ class JournalStore:
                 "error": trial.error,
             },
             constraints=dict(trial.constraints),
+            system_attrs={"constraints": list(trial.constraints.values())},  # the form that optuna-dashboard reads
         )
         assert record.datetime_complete is not None
         record.datetime_start = record.datetime_complete - timedelta(seconds=trial.seconds)
@@ -175,7 +176,7 @@ def _stored(path: Path, storage: JournalStorage, study_name: str, space: Space[A
     if space is None:
         space = space_from_dict(identity.space)
     Problem(space, identity.objectives, identity.limits)  # raises ValueError where these are none
-    return StoredStudy(identity, space, _trials(study, space, identity.objectives), study.user_attrs.get(_N_TRIALS))
+    return StoredStudy(identity, space, _trials(study, space, identity), study.user_attrs.get(_N_TRIALS))
 
 
 def space_from_dict(data: Mapping[str, Any]) -> Space[Any]:
@@ -220,9 +221,9 @@ def _describe(study: optuna.Study, identity: Identity) -> None:
     study.set_user_attr(_IDENTITY, asdict(identity))
 
 
-def _trials(study: optuna.Study, space: Space[Any], objectives: Iterable[str]) -> list[Trial]:
+def _trials(study: optuna.Study, space: Space[Any], identity: Identity) -> list[Trial]:
     """Raises ValueError for a record that is missing, doubled or changed: a number means one trial for ever."""
-    trials = [_trial(record, space) for record in study.get_trials(deepcopy=False)]
+    trials = [_trial(record, space, identity.limits) for record in study.get_trials(deepcopy=False)]
     first: dict[str, int] = {}
     for number, trial in enumerate(trials):
         if trial.number != number:
@@ -231,19 +232,19 @@ def _trials(study: optuna.Study, space: Space[Any], objectives: Iterable[str]) -
             raise ValueError(f"trial {number} has the architecture of trial {first[trial.arch.key]}")
         if not are_metrics(trial.metrics) or not all(isinstance(v, int | float) for v in trial.constraints.values()):
             raise ValueError(f"trial {number} has a metric that is no finite number: {dict(trial.metrics)}")
-        if trial.state == "complete" and not set(objectives) <= set(trial.metrics):
-            raise ValueError(f"trial {number} lacks an objective, of {', '.join(objectives)}")
+        if trial.state == "complete" and not set(identity.objectives) <= set(trial.metrics):
+            raise ValueError(f"trial {number} lacks an objective, of {', '.join(identity.objectives)}")
     return trials
 
 
-def _trial(record: FrozenTrial, space: Space[Any]) -> Trial:
+def _trial(record: FrozenTrial, space: Space[Any], limited: Collection[str]) -> Trial:
     attrs = record.user_attrs
     return Trial(
         number=attrs.get("number", record.number),  # which the first studies did not write
         arch=space.arch_from_dict(attrs["arch"]),
         state="complete" if record.state == TrialState.COMPLETE else "failed",
         metrics=attrs["metrics"],
-        constraints=record.constraints,
+        constraints={name: value for name, value in record.constraints.items() if name in limited},
         worker=attrs["worker"],
         seconds=attrs["seconds"],
         error=attrs["error"],

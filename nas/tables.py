@@ -71,16 +71,15 @@ def print_studies(rows: Sequence[Mapping[str, Any]]) -> None:
     if not rows:
         console.print("no studies yet")
         return
-    table = _table("study", "strategy", "seed", "trials", "best", "front", "limits", "last written")
+    table = _table("study", "strategy", "seed", "trials", "failed", "best", "front", "limits", "last written")
     for row in (row for row in rows if not row["error"]):
         first = next(iter(row["objectives"]))
         best = show_metric(first, row["best"]["metrics"][first]) if row["best"] else "none"
         done = f"{row['n_trials']}/{row['n_asked']}" if row["n_asked"] else str(row["n_trials"])
-        failed = f", {row['n_failed']} failed" if row["n_failed"] else ""
-        notes = ["now, by a search" if row["writing"] else _age(row["changed"])]
+        notes = ["searching" if row["writing"] else _age(row["changed"])]
         notes += ["calibrated"] * (row["score"] == "calibrated") + ["on old weights"] * (not row["current"])
         table.add_row(
-            row["study"], row["strategy"], str(row["seed"]), done + failed, best, str(row["front"]),
+            row["study"], row["strategy"], str(row["seed"]), done, str(row["n_failed"]), best, str(row["front"]),
             _limits(row["limits"]), ", ".join(notes),
         )  # fmt: skip
     console.print(table)
