@@ -62,7 +62,10 @@ def search(
         int | None, typer.Option(min=0, help="Ray workers; 0 evaluates in this process.", show_default="one a CPU")
     ] = None,
     max_macs: Annotated[str | None, typer.Option(help="Upper limit on multiply-adds, such as 20M.")] = None,
+    min_macs: Annotated[str | None, typer.Option(help="Lower limit on multiply-adds.")] = None,
     max_params: Annotated[str | None, typer.Option(help="Upper limit on parameters, such as 1M.")] = None,
+    min_params: Annotated[str | None, typer.Option(help="Lower limit on parameters.")] = None,
+    min_top1: Annotated[str | None, typer.Option(help="Least top-1 accuracy, such as 0.7.")] = None,
     objective: Annotated[
         list[str] | None, typer.Option(help="top1, macs or params; repeat it.", show_default="top1, macs")
     ] = None,
@@ -71,13 +74,12 @@ def search(
     address: Annotated[str, typer.Option(envvar="RAY_ADDRESS", help="Ray: local, auto or host:6379.")] = "local",
 ) -> None:
     """Search the subnets of a run; the same command again continues the study."""
-    from nas.quantities import parse_quantity
+    from nas.quantities import parse_limits
     from nas.run import Run
     from nas.searching import DEFAULT_OBJECTIVES, search_run
 
     opened = Run.open(run)
-    texts = {"macs": max_macs, "params": max_params}
-    limits = {name: parse_quantity(text) for name, text in texts.items() if text is not None}
+    limits = parse_limits({"macs": (min_macs, max_macs), "params": (min_params, max_params), "top1": (min_top1, None)})
     from nas.progress import SearchProgress
     from nas.signals import stop_requests
 

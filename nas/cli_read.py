@@ -94,7 +94,10 @@ def compare(
 def query(
     run: RunFolder,
     max_macs: Annotated[str | None, typer.Option(help="Upper limit on multiply-adds, such as 20M.")] = None,
+    min_macs: Annotated[str | None, typer.Option(help="Lower limit on multiply-adds.")] = None,
     max_params: Annotated[str | None, typer.Option(help="Upper limit on parameters, such as 1M.")] = None,
+    min_params: Annotated[str | None, typer.Option(help="Lower limit on parameters.")] = None,
+    min_top1: Annotated[str | None, typer.Option(help="Least top-1 accuracy, such as 0.7.")] = None,
     objective: Annotated[
         list[str] | None, typer.Option(help="What is best: top1, macs or params; repeat it.", show_default="top1, macs")
     ] = None,
@@ -106,12 +109,12 @@ def query(
 
     Scores are the inherited ones, also of calibrated studies. Exit code 1 when nothing fits: what is nearest is shown.
     """
-    from nas.quantities import parse_quantity
+    from nas.quantities import parse_limits
     from nas.querying import as_json as answer_as_json
     from nas.querying import query_run
 
-    texts = {"macs": max_macs, "params": max_params}
-    limits = {name: parse_quantity(text) for name, text in texts.items() if text is not None}
+    texts = {"macs": (min_macs, max_macs), "params": (min_params, max_params), "top1": (min_top1, None)}
+    limits = parse_limits(texts)
     answer = query_run(run, limits, objectives=objective or ("top1", "macs"), study_name=study_name)
     if as_json:
         print_json(answer_as_json(answer, top))
@@ -123,7 +126,10 @@ def query(
             best = answer.within[0]
             next_step(f"nas export {quoted(run)}{_study_option(best.study)} --trial {best.number} -o DIR")
         else:
-            options = "".join(f" --max-{name} {text}" for name, text in texts.items() if text is not None)
+            given = (
+                (f"--{end}-{name}", text) for name, pair in texts.items() for end, text in zip(("min", "max"), pair)
+            )
+            options = "".join(f" {option} {text}" for option, text in given if text is not None)
             next_step(f"nas search {quoted(run)} --study-name NAME{options}")
     if not answer.within:
         raise typer.Exit(1)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from search_spaces.limits import Limit
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -18,7 +20,7 @@ class Identity:
     study_name: str
     space: Mapping[str, Any]
     objectives: Mapping[str, str]
-    limits: Mapping[str, float]
+    limits: Mapping[str, Limit]
     strategy: str
     seed: int
     lookahead: int

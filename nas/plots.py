@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from itertools import cycle
 from pathlib import Path
@@ -14,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFor
 from nas.compare import INTERVAL as SEED_INTERVAL
 from nas.quantities import show_metric, show_quantity
 from nas.searching import INTERVAL
+from search_spaces.limits import bounds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,8 +56,8 @@ def save_front(study: Study, path: Path, title: str) -> None:
         axes.errorbar(*where, up, across, fmt="none", ecolor=BLUE, alpha=0.5, label="95 % of the calibration")
     for metric, line in ((x, axes.axvline), (y, axes.axhline)):
         if metric in study.limits:
-            limit = study.limits[metric]
-            line(limit, color=ORANGE, ls="--", lw=1.5, label=f"limit {show_quantity(limit)}")
+            for limit in filter(math.isfinite, bounds(study.limits[metric])):
+                line(limit, color=ORANGE, ls="--", lw=1.5, label=f"limit {show_quantity(limit)}")
     _format(axes, x, "x")
     _format(axes, y, "y")
     if any("top1_std" in t.metrics for t in front):

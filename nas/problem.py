@@ -7,13 +7,12 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from search_spaces.arch import ArchLike
-from search_spaces.feasible import BatchCost, relative_excess
+from search_spaces.limits import BatchCost, Limit, checked_limit, relative_excess
 from search_spaces.space import Space
 
 DIRECTIONS = ("maximize", "minimize")
@@ -24,8 +23,9 @@ class Problem:
     """A constrained problem of one or more objectives.
 
     objectives: metric name to "maximize" or "minimize"; the first one decides what is best.
-    limits: metric name to upper limit. Where `cost` knows the metric, nothing above the limit is ever evaluated;
-        otherwise an evaluated architecture above it is an infeasible trial.
+    limits: metric name to upper limit, or to (lowest, highest), of which one may be None. Where `cost` knows the
+        metric, nothing beyond the limit is ever evaluated; otherwise an evaluated architecture beyond it is an
+        infeasible trial.
     cost: metrics that need no evaluation, for many architectures at once; None when there are none.
     evaluated: names that the evaluator is known to return, so that a misspelt metric is refused at once.
     Raises ValueError naming what is wrong and what is valid.
@@ -33,7 +33,7 @@ class Problem:
 
     space: Space[Any]
     objectives: Mapping[str, str] = field(default_factory=lambda: {"top1": "maximize"})
-    limits: Mapping[str, float] = field(default_factory=dict)
+    limits: Mapping[str, Limit] = field(default_factory=dict)
     cost: BatchCost | None = None
     evaluated: tuple[str, ...] | None = None
 
@@ -46,10 +46,8 @@ class Problem:
         for name, direction in self.objectives.items():
             if direction not in DIRECTIONS:
                 raise ValueError(f"objective {name!r} is {direction!r}; valid: {', '.join(DIRECTIONS)}")
-        for name, limit in self.limits.items():
-            if isinstance(limit, bool) or not isinstance(limit, Real) or not math.isfinite(limit):
-                raise ValueError(f"limit {name!r} is {limit!r}; it must be a finite number")
-        object.__setattr__(self, "limits", {name: float(limit) for name, limit in self.limits.items()})
+        limits = {name: checked_limit(name, limit) for name, limit in self.limits.items()}
+        object.__setattr__(self, "limits", limits)
         if self.evaluated is not None:
             valid = (*self.evaluated, *(name for name in self.cost_metrics if name not in self.evaluated))
             for name in (*self.objectives, *self.limits):
@@ -71,8 +69,8 @@ class Problem:
         return {name: float(values[0]) for name, values in self.cost([arch]).items()} if self.cost else {}
 
     def constraints(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """(value - limit) / |limit| for each limited metric in `metrics`; at most 0 is feasible."""
-        return {n: relative_excess(metrics[n], limit) for n, limit in self.limits.items() if n in metrics}
+        """The relative excess over each limit whose metric is in `metrics`; at most 0 is feasible."""
+        return {n: float(relative_excess(metrics[n], limit)) for n, limit in self.limits.items() if n in metrics}
 
 
 def are_metrics(data: object) -> bool:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
+
+from search_spaces.limits import Limit, limit_text
 
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 
@@ -15,6 +18,15 @@ def parse_quantity(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text!r} is not a quantity; write for example 20M, 1.5G or 250000")
     return value
+
+
+def parse_limits(texts: Mapping[str, tuple[str | None, str | None]]) -> dict[str, Limit]:
+    """Limits by metric from the texts of their lowest and highest value; a metric without either has none."""
+    return {
+        name: tuple(None if text is None else parse_quantity(text) for text in pair)  # type: ignore[misc]
+        for name, pair in texts.items()
+        if pair != (None, None)
+    }
 
 
 def show_quantity(value: float) -> str:
@@ -32,6 +44,6 @@ def show_metric(name: str, value: float) -> str:
     return f"{value:.2%}" if name == "top1" else show_quantity(value)
 
 
-def show_limit(name: str, limit: float) -> str:
-    """`show_limit("macs", 40e6)` → `"macs ≤ 40M"`."""
-    return f"{name} ≤ {show_quantity(limit)}"
+def show_limit(name: str, limit: Limit) -> str:
+    """For example `macs ≤ 40M`, or `10M ≤ macs ≤ 40M`."""
+    return limit_text(name, limit, show_quantity)

@@ -12,6 +12,7 @@ from nas.run import Run, RunError
 from nas.searching import DIRECTIONS, is_stale, read_run_study
 from nas.store import StudyError
 from search_spaces.arch import ArchLike
+from search_spaces.limits import Limit
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Answer:
     that exceeds all of them least. studies: the names of those that were read; left_out: why others were not.
     """
 
-    limits: Mapping[str, float]
+    limits: Mapping[str, Limit]
     objectives: Sequence[str]
     evaluated: int
     within: Sequence[Found]
@@ -54,7 +55,7 @@ class Answer:
 
 def query_run(
     run: Run | str | Path,
-    limits: Mapping[str, float] | None = None,
+    limits: Mapping[str, Limit] | None = None,
     *,
     objectives: Sequence[str] = ("top1", "macs"),
     study_name: str | None = None,

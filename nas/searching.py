@@ -17,6 +17,7 @@ from nas.trust_report import load_calibration, require_calibration
 from search_spaces import cost as network_cost
 from search_spaces.arch import Arch
 from search_spaces.feasible import preflight
+from search_spaces.limits import Limit
 
 if TYPE_CHECKING:
     from nas.calibration import Calibration
@@ -44,7 +45,7 @@ def search_run(
     n_trials: int = 100,
     study_name: str = "default",
     strategy: str = "evolution",
-    limits: Mapping[str, float] | None = None,
+    limits: Mapping[str, Limit] | None = None,
     objectives: tuple[str, ...] | list[str] = DEFAULT_OBJECTIVES,
     num_workers: int | None = None,
     score: str = "inherited",
@@ -58,7 +59,7 @@ def search_run(
 
     Each architecture is exported, its batch norms are recalibrated on the calibration split, and it is scored on the
     search-validation split: `top1` from 0 to 1. `macs` and `params` are known beforehand.
-    limits: upper limits on any of these. objectives: their names, the most important first.
+    limits: upper limits on any of these, or pairs (lowest, highest). objectives: their names, the most important first.
     score: "inherited", or "calibrated": `top1` then is the stand-alone accuracy that the calibration of `nas trust`
     predicts, `top1_std` its standard deviation, and `top1_inherited` what was measured. A study has one of the two.
     num_workers: Ray actors of one CPU each; by default one for each CPU, 0 evaluates in this process.

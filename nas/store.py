@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -175,7 +175,8 @@ def _stored(path: Path, storage: JournalStorage, study_name: str, space: Space[A
     identity = Identity(**study.user_attrs[_IDENTITY])
     if space is None:
         space = space_from_dict(identity.space)
-    Problem(space, identity.objectives, identity.limits)  # raises ValueError where these are none
+    problem = Problem(space, identity.objectives, identity.limits)  # raises ValueError where these are none
+    identity = replace(identity, limits=problem.limits)
     return StoredStudy(identity, space, _trials(study, space, identity), study.user_attrs.get(_N_TRIALS))
 
 

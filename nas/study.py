@@ -18,7 +18,8 @@ from nas.problem import Problem, batch_cost
 from nas.store import Identity, JournalStore, MemoryStore, read_study
 from nas.trial import Trial
 from search_spaces import cost as network_cost
-from search_spaces.feasible import BatchCost, preflight
+from search_spaces.feasible import preflight
+from search_spaces.limits import BatchCost, Limit
 from search_spaces.network import NetworkSpace
 from search_spaces.space import Space
 from workers.evaluator import CallableEvaluator, EvaluatorSpec
@@ -35,7 +36,7 @@ class Study:
     """
 
     objectives: Mapping[str, str]
-    limits: Mapping[str, float]
+    limits: Mapping[str, Limit]
     trials: Sequence[Trial]
     outcome: loop.Outcome = "finished"
 
@@ -57,7 +58,7 @@ def search(
     seed: int = 0,
     strategy: str = "evolution",
     objectives: Mapping[str, str] | None = None,
-    limits: Mapping[str, float] | None = None,
+    limits: Mapping[str, Limit] | None = None,
     cost: Callable[[Any], Mapping[str, float]] | BatchCost | None = None,
     metrics: Sequence[str] | None = None,
     storage: Path | str | None = None,
@@ -81,7 +82,7 @@ def search(
     n_trials: trials in all, those of earlier runs included.
     strategy: a name in `nas.strategies.STRATEGIES`.
     objectives: metric to "maximize" or "minimize", the most important first; default {"top1": "maximize"}.
-    limits: metric to upper limit.
+    limits: metric to upper limit, or to (lowest, highest), of which one may be None.
     cost: metrics known without evaluation, of one architecture; or of many at once where the function has a true
         attribute `batched`. A `NetworkSpace` has `macs` and `params` by default.
     metrics: what `evaluate` returns, where that is known: a misspelt objective or limit is then refused at once.

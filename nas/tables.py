@@ -13,6 +13,7 @@ from rich.table import Table
 from nas.compare import INTERVAL
 from nas.quantities import show_limit, show_metric, show_quantity
 from nas.trust_report import quoted_text
+from search_spaces.limits import Limit
 
 if TYPE_CHECKING:
     from nas.compare import Comparison, Spread
@@ -193,7 +194,7 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _limits(limits: Mapping[str, float]) -> str:
+def _limits(limits: Mapping[str, Limit]) -> str:
     return ", ".join(show_limit(name, limit) for name, limit in limits.items()) or "no limits"
 
 

@@ -1,67 +1,51 @@
 """Architectures under limits: feasible samples in bounded tries, and the nearest reachable value when there are none.
 
-A limit is an upper bound on a cost that is known before anything is trained or scored, such as `{"macs": 40e6}`.
+The limits here are on costs that are known before anything is trained or scored, such as `{"macs": 40e6}`.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from search_spaces.limits import BatchCost, Limit, limit_text, short, violations
 from search_spaces.space import Space
-
-BatchCost = Callable[[Sequence[Any]], dict[str, np.ndarray]]
-"""Costs of many architectures: one array [len(archs)] per metric."""
 
 ENUMERABLE = 100_000  # spaces up to this size are listed before anything is said not to exist
 _DRAWS = 32  # architectures costed at once: the vectorised cost makes a batch as cheap as a few single calls
-_CHUNK = 4096  # the same, while listing a space
+_STARTS = 4  # of the samples, the closest to the limits: where descents begin
+_ROUNDS, _NEAR = 48, 0.1  # rounds of mutants, where the descents end nearer than this
+_CHUNK = 4096  # architectures costed at once while listing a space
 
 
 class InfeasibleLimitsError(ValueError):
     """No architecture of the space was found within the limits.
 
     limits: as given. nearest: the reachable value of each limited metric, from the closest architecture found.
+    alone: the value nearest to each limit when the others are left out, where there are others.
     """
 
-    def __init__(self, limits: Mapping[str, float], nearest: Mapping[str, float]) -> None:
-        self.limits, self.nearest = dict(limits), dict(nearest)
-        parts = [
-            f"{name} ≤ {_short(limit)} (nearest reachable: {_short(self.nearest[name])})"
-            for name, limit in self.limits.items()
-            if name in self.nearest
-        ]
+    def __init__(
+        self, limits: Mapping[str, Limit], nearest: Mapping[str, float], alone: Mapping[str, float] | None = None
+    ) -> None:
+        self.limits, self.nearest, self.alone = dict(limits), dict(nearest), dict(alone or {})
+        parts = [self._part(name, limit) for name, limit in self.limits.items() if name in self.nearest]
         together = " together" if len(parts) > 1 else ""
         super().__init__(f"no architecture meets the limits{together}: {', '.join(parts)}")
 
-
-def violation(costs: Mapping[str, float], limits: Mapping[str, float]) -> float:
-    """Sum of the relative excesses over the limits; 0 when every limited metric in `costs` is within its limit."""
-    return float(sum(max(0.0, relative_excess(costs[n], limit)) for n, limit in limits.items() if n in costs))
-
-
-def relative_excess(value: float, limit: float) -> float:
-    """(value - limit) / |limit|, or the plain difference for a limit of 0; ≤ 0 is feasible."""
-    return (value - limit) / (abs(limit) or 1.0)
-
-
-def violations(cost: BatchCost, archs: Sequence[Any], limits: Mapping[str, float]) -> np.ndarray:
-    """`violation` of many architectures, float64 [len(archs)]."""
-    known = cost(archs)
-    total = np.zeros(len(archs))
-    for name, limit in limits.items():
-        if name in known:
-            total += np.maximum(0.0, (np.asarray(known[name], dtype=float) - limit) / (abs(limit) or 1.0))
-    return total
+    def _part(self, name: str, limit: Limit) -> str:
+        nearest = self.nearest[name]
+        alone = f", by itself {short(self.alone[name])}" if self.alone.get(name, nearest) != nearest else ""
+        return f"{limit_text(name, limit)} (nearest reachable: {short(nearest)}{alone})"
 
 
 def sample_feasible(
     space: Space[Any],
     rng: np.random.Generator,
-    limits: Mapping[str, float],
+    limits: Mapping[str, Limit],
     cost: BatchCost | None,
     max_tries: int = 256,
     exhaustive: bool = True,
@@ -69,65 +53,105 @@ def sample_feasible(
     """A random architecture within `limits`.
 
     Draws up to `max_tries` samples and takes the first feasible one. Where the feasible region is too small to be
-    hit that way, the last sample descends gene by gene until it is feasible, then the smallest and the largest do; at
-    last a space of at most `ENUMERABLE` architectures is listed, unless `exhaustive` is false.
+    hit that way, the closest samples descend gene by gene until one is feasible, then the smallest and the largest do,
+    and what came closest is mutated; at last a space of at most `ENUMERABLE` architectures is listed, unless
+    `exhaustive` is false.
     Limits on metrics that `cost` does not know are ignored here. Raises InfeasibleLimitsError when all that fails,
     which for a space that was listed is a proof.
     """
     if cost is None or not limits:
         return space.sample(rng)
     archs: list[Any] = []
+    excesses = np.zeros(0)
     for _ in range(0, max_tries, _DRAWS):
-        archs = [space.sample(rng) for _ in range(_DRAWS)]
-        feasible = np.flatnonzero(violations(cost, archs, limits) == 0)
-        if len(feasible):
-            return archs[feasible[0]]
-    starts = (archs[-1], space.smallest(), space.largest())
-    candidates: Iterable[tuple[Any, float]] = (descend(space, start, limits, cost, rng) for start in starts)
+        drawn = [space.sample(rng) for _ in range(_DRAWS)]
+        archs, excesses = archs + drawn, np.append(excesses, excess(cost, drawn, limits))
+        if excesses.min() == 0:
+            return archs[int(excesses.argmin())]
+    starts = [*(archs[i] for i in np.argsort(excesses, kind="stable")[:_STARTS]), space.smallest(), space.largest()]
+    candidates = _approach(space, starts, limits, cost, rng)
     if exhaustive and space.size() <= ENUMERABLE:
         candidates = itertools.chain(candidates, _listed(space, limits, cost))
-    arch, excess = _closest(candidates)
-    if excess > 0:
+    arch, least = _closest(candidates)
+    if least > 0:
         raise InfeasibleLimitsError(limits, {name: float(value[0]) for name, value in cost([arch]).items()})
     return arch
 
 
-def preflight(space: Space[Any], limits: Mapping[str, float], cost: BatchCost | None) -> None:
+def preflight(space: Space[Any], limits: Mapping[str, Limit], cost: BatchCost | None) -> None:
     """Raises InfeasibleLimitsError, with the nearest reachable values, when no architecture meets the limits."""
     if cost is None or not limits:
         return
-    if violations(cost, [space.smallest(), space.largest()], limits).min() == 0:
+    if excess(cost, [space.smallest(), space.largest()], limits).min() == 0:
         return
-    sample_feasible(space, np.random.default_rng(0), limits, cost, max_tries=_DRAWS)
+    try:
+        sample_feasible(space, np.random.default_rng(0), limits, cost, max_tries=_DRAWS)
+    except InfeasibleLimitsError as error:
+        if len(limits) == 1:
+            raise
+        alone: dict[str, float] = {}
+        for name, limit in limits.items():
+            try:
+                preflight(space, {name: limit}, cost)
+            except InfeasibleLimitsError as single:
+                alone |= {name: single.nearest[name]}
+        raise InfeasibleLimitsError(limits, error.nearest, alone) from None
+
+
+def excess(cost: BatchCost, archs: Sequence[Any], limits: Mapping[str, Limit]) -> np.ndarray:
+    """Sum of the relative excesses over the limits that `cost` knows, float64 [len(archs)]; 0 is feasible."""
+    total: np.ndarray = violations(cost(archs), limits).sum(axis=1)
+    return total
 
 
 def descend(
-    space: Space[Any], start: Any, limits: Mapping[str, float], cost: BatchCost, rng: np.random.Generator
+    space: Space[Any], start: Any, limits: Mapping[str, Limit], cost: BatchCost, rng: np.random.Generator
 ) -> tuple[Any, float]:
-    """Changes one gene at a time while that lowers the violation; returns the architecture and what is left of it.
+    """Changes genes while that lowers the violation; returns the architecture and what is left of it.
 
-    Genes are visited in random order and take the choice that violates least, so at most
-    genes x choices x rounds architectures are costed, and each round must improve.
+    Each round costs every change of one gene at once, then the improving ones together, in random order one more at
+    a time, and moves to the first that is feasible or to the best. Each round must improve.
     """
-    arch, excess = start, float(violations(cost, [start], limits)[0])
-    improved = True
-    while excess > 0 and improved:
-        improved = False
-        for i in rng.permutation(len(space.genes)):
-            genes = space.encode(arch)
-            others = [
-                space.decode([*genes[:i], c, *genes[i + 1 :]])
-                for c in range(len(space.genes[i].choices))
-                if c != genes[i]
-            ]
-            if not others:
-                continue
-            left = violations(cost, others, limits)
-            if left.min() < excess:
-                arch, excess, improved = others[int(left.argmin())], float(left.min()), True
-            if excess == 0:
-                break
-    return arch, excess
+    arch, least = start, float(excess(cost, [start], limits)[0])
+    while least > 0:
+        genes = list(space.encode(arch))
+        changes = [
+            (i, choice)
+            for i, gene in enumerate(space.genes)
+            for choice in range(len(gene.choices))
+            if choice != genes[i]
+        ]
+        if not changes:
+            break
+        single = excess(cost, [space.decode([*genes[:i], c, *genes[i + 1 :]]) for i, c in changes], limits)
+        better: dict[int, int] = {}
+        for n in np.argsort(single, kind="stable"):
+            if single[n] < least:
+                better.setdefault(*changes[n])
+        together = []
+        for i in rng.permutation(list(better)):
+            genes[i] = better[i]
+            together.append(space.decode(genes))
+        if not together:
+            break
+        left = excess(cost, together, limits)
+        arch, least = together[int(left.argmin())], float(left.min())
+    return arch, least
+
+
+def _approach(
+    space: Space[Any], starts: Sequence[Any], limits: Mapping[str, Limit], cost: BatchCost, rng: np.random.Generator
+) -> Iterator[tuple[Any, float]]:
+    """Descents from `starts`; then mutants of the closest, since a narrow band may lie two genes away from them all."""
+    nearest: list[tuple[Any, float]] = []
+    for start in starts:
+        nearest.append(descend(space, start, limits, cost, rng))
+        yield nearest[-1]
+    for _ in range(_ROUNDS if min(left for _, left in nearest) < _NEAR else 0):
+        mutants = [space.mutate(nearest[i][0], rng) for i in rng.integers(len(nearest), size=_DRAWS)]
+        nearest += zip(mutants, excess(cost, mutants, limits).tolist())
+        nearest = sorted(nearest, key=lambda pair: pair[1])[: len(starts)]
+        yield nearest[0]
 
 
 def chunks(space: Space[Any]) -> Iterator[list[Any]]:
@@ -137,26 +161,19 @@ def chunks(space: Space[Any]) -> Iterator[list[Any]]:
         yield chunk
 
 
-def _listed(space: Space[Any], limits: Mapping[str, float], cost: BatchCost) -> Iterator[tuple[Any, float]]:
+def _listed(space: Space[Any], limits: Mapping[str, Limit], cost: BatchCost) -> Iterator[tuple[Any, float]]:
     """The closest architecture of each chunk of the space, and its violation."""
     for archs in chunks(space):
-        excesses = violations(cost, archs, limits)
+        excesses = excess(cost, archs, limits)
         yield archs[int(excesses.argmin())], float(excesses.min())
 
 
 def _closest(candidates: Iterable[tuple[Any, float]]) -> tuple[Any, float]:
     """The first candidate without violation, or the one with the least."""
     closest, least = None, np.inf
-    for arch, excess in candidates:
-        if closest is None or excess < least:
-            closest, least = arch, excess
+    for arch, left in candidates:
+        if closest is None or left < least:
+            closest, least = arch, left
         if least == 0:
             break
     return closest, least
-
-
-def _short(value: float) -> str:
-    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(value) >= scale:
-            return f"{value / scale:.4g}{unit}"
-    return f"{value:.4g}"

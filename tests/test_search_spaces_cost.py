@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from spaces import NETWORKS
 
 from search_spaces import catalog, cost
-from search_spaces.feasible import ENUMERABLE, InfeasibleLimitsError, preflight, sample_feasible, violation
+from search_spaces.feasible import ENUMERABLE, InfeasibleLimitsError, preflight, sample_feasible
+from search_spaces.limits import checked_limit, limit_text, relative_excess, violations
 from search_spaces.network import NetworkSpace, Stage
 from search_spaces.plan import plan
 from search_spaces.space import ChoiceSpace
@@ -182,12 +183,61 @@ def test_limits_that_exclude_each_other_name_both():
 def test_limits_on_unknown_metrics_are_left_to_the_evaluation():
     space = ChoiceSpace({"x": (1, 2)})
     preflight(space, {"latency_ms": 0.0}, lambda archs: {"macs": np.ones(len(archs))})
-    assert violation({"macs": 1.0}, {"latency_ms": 0.0}) == 0
+    assert violations({"macs": np.ones(2)}, {"latency_ms": 0.0}).tolist() == [[0], [0]]
 
 
-def test_violation_is_relative_to_the_limit():
-    assert violation({"macs": 30.0, "params": 5.0}, {"macs": 20.0, "params": 10.0}) == 0.5
-    assert violation({"macs": 3.0}, {"macs": 0.0}) == 3.0
+def test_an_excess_is_relative_to_the_limit():
+    known = {"macs": np.array([30.0]), "params": np.array([5.0])}
+    assert violations(known, {"macs": 20.0, "params": 10.0}).tolist() == [[0.5, 0.0]]
+    assert relative_excess(3.0, 0.0) == 3.0
+    assert relative_excess(np.array([5.0, 10.0, 12.0, 30.0]), (10.0, 20.0)).tolist() == [0.5, 0.0, -0.2, 0.5]
+    assert relative_excess(5.0, (10.0, None)) == 0.5
+
+
+@every_network
+@pytest.mark.parametrize("width", [1e-3, 1e-2])
+def test_samples_within_a_narrow_band_are_found(space, width):
+    """Around the MACs of an architecture that exists."""
+    known = partial(cost.costs, space)
+    for seed in range(5):
+        aim = cost.macs(space, space.sample(np.random.default_rng(seed)))
+        limits = {"macs": ((1 - width) * aim, (1 + width) * aim)}
+        preflight(space, limits, known)
+        arch = sample_feasible(space, np.random.default_rng(seed), limits, known)
+        assert limits["macs"][0] <= cost.macs(space, arch) <= limits["macs"][1]
+
+
+def test_limits_that_are_out_of_reach_one_by_one_name_both_values():
+    space = ChoiceSpace({"x": tuple(range(10))})
+
+    def known(archs):
+        x = np.array([float(a["x"]) for a in archs])  # type: ignore[arg-type]
+        return {"up": x + 5, "down": 2 * (9 - x)}
+
+    with pytest.raises(InfeasibleLimitsError, match=r"up ≤ 3 \(nearest reachable: 13, by itself 5\)") as raised:
+        preflight(space, {"up": 3, "down": 3}, known)
+    assert raised.value.nearest == {"up": 13, "down": 2}
+    assert raised.value.alone == {"up": 5}
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ((4.0, 3.0), "contradicts itself: at least 4 and at most 3"),
+        ((None, None), "a pair is"),
+        ((1.0,), "a pair is"),
+        ((None, float("inf")), "must be a finite number"),
+        ("60M", "must be a finite number"),
+    ],
+)
+def test_a_limit_that_makes_no_sense_is_refused(limit, message):
+    with pytest.raises(ValueError, match=message):
+        checked_limit("macs", limit)
+
+
+def test_limits_read_as_people_write_them():
+    texts = [limit_text("macs", checked_limit("macs", limit)) for limit in (4e7, (None, 4e7), (1e7, None), (1e7, 4e7))]
+    assert texts == ["macs ≤ 40M", "macs ≤ 40M", "macs ≥ 10M", "10M ≤ macs ≤ 40M"]
 
 
 def test_a_feasible_corner_that_no_descent_finds_is_listed():

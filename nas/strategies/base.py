@@ -12,7 +12,7 @@ import numpy as np
 from nas.problem import Problem
 from nas.trial import Trial
 from search_spaces.arch import ArchLike
-from search_spaces.feasible import ENUMERABLE, InfeasibleLimitsError, chunks, sample_feasible, violations
+from search_spaces.feasible import ENUMERABLE, InfeasibleLimitsError, chunks, excess, sample_feasible
 
 _BATCHES = (2, 8, 32)  # candidates costed at once: the first is mostly enough, the last makes a hard search cheap
 _SAMPLES = 4  # then: independent feasible samples
@@ -68,7 +68,7 @@ class Strategy(ABC):
         cost, limits = self.problem.cost, self.problem.limits
         if cost is None or not limits:
             return list(archs)
-        return [arch for arch, excess in zip(archs, violations(cost, archs, limits)) if excess == 0]
+        return [arch for arch, left in zip(archs, excess(cost, archs, limits)) if left == 0]
 
     def _sample(self, rng: np.random.Generator) -> ArchLike:
         problem = self.problem  # which `_unexplored` lists once, rather than every trial anew
