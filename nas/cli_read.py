@@ -87,6 +87,8 @@ def compare(
         next_step("nas search RUN --strategy OTHER --study-name NAME, to have another strategy to compare with")
     elif min(len(curves.best) for curves in comparison.groups.values()) < 3:
         next_step("nas search RUN --strategy STRATEGY --seed N --study-name NAME: a few seeds more say more")
+    elif picture:
+        next_step("nas pareto RUN --study-name NAME, for the front of one of them")
     else:
         next_step(f"nas compare {' '.join(map(quoted, map(Path, sources)))} -o compare.png")
 

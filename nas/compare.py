@@ -18,7 +18,7 @@ from nas import pareto
 from nas.trial import Trial
 
 INTERVAL = "quartiles"  # what `Spread.low` and `Spread.high` are
-_CURVE = 200  # points of a curve at most
+_CURVE = 200  # points of a curve, the denser the fewer evaluations: at most that many, and the checkpoints
 _MARGIN = 0.1  # of the range of each objective, from the worst value to the reference point
 
 
@@ -104,7 +104,7 @@ def compare(groups: Mapping[str, Sequence[Sequence[Trial]]], objectives: Mapping
         empty = [label for label, found in lengths.items() if 0 in found] or ["all"]
         raise ValueError(f"nothing to compare: a study of group {empty[0]!r} has no trials")
     marks = checkpoints(shortest)
-    at = np.unique([*np.linspace(1, shortest, min(shortest, _CURVE)).round().astype(int), *marks])
+    at = np.unique([*np.geomspace(1, shortest, _CURVE).round().astype(int), *marks])
     ideal, reference = _corners([t for studies in groups.values() for s in studies for t in s[:shortest]], objectives)
     box = math.prod(abs(reference[name] - ideal[name]) for name in reference)
     curves = {}

@@ -121,23 +121,21 @@ def save_trust(report: Mapping[str, Any], path: Path, title: str) -> None:
 
 
 def save_comparison(comparison: Comparison, path: Path) -> None:
-    """Draws each group's median over its seeds against evaluations, with the quartiles as a band."""
+    """Draws each group's median over its seeds against evaluations, with the quartiles as a band.
+
+    The axis is logarithmic and begins at the first checkpoint: what comes before would flatten all the rest.
+    """
     figure = Figure(figsize=(5.2 * len(comparison.measures), 4.0), layout="constrained")
     panels = figure.subplots(1, len(comparison.measures), squeeze=False)[0]
     for axes, measure in zip(panels, comparison.measures, strict=True):
         _clean(axes)
         for (label, curves), color, style in zip(comparison.groups.items(), cycle(_COLORS), cycle(_STYLES)):
-            spread, n = comparison.spread(label, measure), len(curves.best)
-            axes.plot(
-                comparison.evaluations, spread.median, style, color=color, lw=2, drawstyle="steps-post",
-                label=f"{label} (n={n})",
-            )  # fmt: skip
-            if spread.low is not None and spread.high is not None:
-                axes.fill_between(
-                    comparison.evaluations, spread.low, spread.high, step="post", color=color, alpha=0.2, lw=0
-                )
+            _draw_spread(axes, comparison, label, measure, color, style, f"{label} (n={len(curves.best)})")
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.minorticks_off()
         axes.set_xlabel("evaluations, failed and infeasible ones included")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _format(panels[0], comparison.first, "y")
     panels[0].set_ylabel(f"best feasible {_LABELS.get(comparison.first, comparison.first)}")
     if len(panels) > 1:
@@ -150,6 +148,17 @@ def save_comparison(comparison: Comparison, path: Path) -> None:
     )
     panels[0].legend(frameon=False, loc="best")
     figure.savefig(path, dpi=150)
+
+
+def _draw_spread(
+    axes: Axes, comparison: Comparison, label: str, measure: str, color: str, style: str, text: str
+) -> None:
+    several = len(comparison.checkpoints) > 1
+    drawn = comparison.evaluations >= (comparison.checkpoints[0] if several else 1)
+    at, spread = comparison.evaluations[drawn], comparison.spread(label, measure)
+    axes.plot(at, spread.median[drawn], style, color=color, lw=2, drawstyle="steps-post", label=text)
+    if spread.low is not None and spread.high is not None:
+        axes.fill_between(at, spread.low[drawn], spread.high[drawn], step="post", color=color, alpha=0.2, lw=0)
 
 
 def _correlation(name: str, figure: Mapping[str, Any]) -> str:

@@ -40,8 +40,9 @@ class Answer:
     """What `query_run` found.
 
     evaluated: different architectures that were looked at. within: those within all limits, the best first. nearest:
-    where there is none, by limited metric the architecture nearest to that limit alone, and under "together" the one
-    that exceeds all of them least. studies: the names of those that were read; left_out: why others were not.
+    where there is none, by limited metric the architecture nearest to that limit alone (the best one within it, if any
+    is), and under "together" the one that exceeds all of them least. studies: the names of those that were read.
+    left_out: by name, why others were not.
     """
 
     limits: Mapping[str, Limit]
@@ -78,11 +79,12 @@ def query_run(
     for name in (*problem.limits, *problem.objectives):
         if rows and name not in known:
             raise ValueError(f"no trial has metric {name!r}; there are: {', '.join(known)}")
-    rows = [row for row in rows if {*problem.limits, *problem.objectives} <= row.metrics.keys()]
     signs = [(-1 if direction == "maximize" else 1, name) for name, direction in problem.objectives.items()]
-    within = sorted(
-        (row for row in rows if row.violation == 0), key=lambda row: [sign * row.metrics[name] for sign, name in signs]
+    rows = sorted(
+        (row for row in rows if {*problem.limits, *problem.objectives} <= row.metrics.keys()),
+        key=lambda row: [sign * row.metrics[name] for sign, name in signs],
     )
+    within = [row for row in rows if row.violation == 0]
     nearest = {} if within else _nearest(rows)
     return Answer(problem.limits, tuple(objectives), len(rows), within, nearest, studies, left_out)
 
@@ -116,9 +118,10 @@ def _inherited(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def _nearest(rows: Sequence[Found]) -> dict[str, Found]:
+    """Of several that are equally near, as are all within a limit, the first."""
     if not rows:
         return {}
-    alone = {name: min(rows, key=lambda row: row.excess[name]) for name in rows[0].excess}
+    alone = {name: min(rows, key=lambda row: max(0.0, row.excess[name])) for name in rows[0].excess}
     return alone | {"together": min(rows, key=lambda row: row.violation)}
 
 

@@ -82,7 +82,7 @@ def test_median_and_quartiles_are_numpys(values: list[list[float]], sign: int) -
     best = sign * np.maximum.accumulate(sign * np.array(values), axis=1)
     spread = comparison.spread("a", "best")
     for found, q in ((spread.median, 0.5), (spread.low, 0.25), (spread.high, 0.75)):
-        np.testing.assert_allclose(found, np.quantile(best, q, axis=0), rtol=1e-12)
+        np.testing.assert_allclose(found, np.quantile(best, q, axis=0), rtol=1e-12, atol=1e-15)
 
 
 def test_a_study_that_found_nothing_is_worse_than_any_that_did() -> None:
@@ -208,3 +208,9 @@ def test_the_same_search_twice_and_an_empty_study_are_refused(tmp_path) -> None:
     write_study(run, "c", [], seed=1)
     with pytest.raises(ValueError, match="run:c has no trials yet"):
         group_studies(find_studies([f"{run.path}:a", f"{run.path}:c"]))
+
+
+@pytest.mark.parametrize("study", [good(0.5), good(0.1, 0.2, 0.3), make([(0.5, 1.0, 1.0, "complete")] * 3)])
+def test_few_trials_and_nothing_feasible_are_drawn_too(tmp_path, study) -> None:
+    save_comparison(compare({"a": [study]}, BOTH), tmp_path / "few.png")
+    assert Image.open(tmp_path / "few.png").height == 600

@@ -51,6 +51,11 @@ def test_when_nothing_fits_the_nearest_are_named(run: Run) -> None:
     assert sum(answer.nearest["together"].metrics[name] for name in ("macs", "params")) == total
 
 
+def test_nearest_to_a_limit_that_can_be_met_alone_is_the_best_within_it(run: Run) -> None:
+    answer = query_run(run, {"macs": 2.5e6, "params": 1.0})
+    assert answer.nearest["macs"].arch == query_run(run, {"macs": 2.5e6}).within[0].arch
+
+
 def test_calibrated_studies_answer_with_their_inherited_scores(run: Run) -> None:
     trials = make_trials(6, 5)
     calibrated = [
