@@ -25,8 +25,18 @@ def run(tmp_path: Path) -> Run:
     return made
 
 
+def violated(limits, trial) -> bool:
+    pairs = {name: limit if isinstance(limit, tuple) else (None, limit) for name, limit in limits.items()}
+    return any(
+        (low is not None and trial.metrics[name] < low) or (high is not None and trial.metrics[name] > high)
+        for name, (low, high) in pairs.items()
+    )
+
+
 @pytest.mark.parametrize("objectives", [("top1", "macs"), ("macs",), ("params", "top1")])
-@pytest.mark.parametrize("limits", [{}, {"macs": 2.5e6}, {"macs": 2e6, "params": 90e3}])
+@pytest.mark.parametrize(
+    "limits", [{}, {"macs": 2.5e6}, {"macs": 2e6, "params": 90e3}, {"macs": (1e6, 2.5e6)}, {"top1": (0.3, None)}]
+)
 def test_the_answer_is_what_a_look_at_every_trial_finds(run: Run, limits, objectives) -> None:
     answer = query_run(run, limits, objectives=objectives)
     signs = {"top1": -1, "macs": 1, "params": 1}
@@ -34,7 +44,7 @@ def test_the_answer_is_what_a_look_at_every_trial_finds(run: Run, limits, object
     assert values == sorted(values)
     assert answer.evaluated == 38
     complete = [trial for trial in make_trials(40, failed=(0, 7)) if trial.state == "complete"]
-    fits = {t.arch.key for t in complete if all(t.metrics[name] <= limit for name, limit in limits.items())}
+    fits = {t.arch.key for t in complete if not violated(limits, t)}
     assert fits
     assert sorted(found.arch.key for found in answer.within) == sorted(fits)
     assert {found.study for found in answer.within} == {"a"}  # where they are first
@@ -129,6 +139,15 @@ def test_the_command_ends_with_the_export_of_the_best(run: Run, nas) -> None:
     assert (code, err, len(answer["within"])) == (0, "", 3)
     assert answer["n_within"] == len(query_run(run, {"macs": 2.5e6}).within)
     assert answer["within"][0]["arch"] == best.arch.to_dict()
+
+
+def test_lower_limits_are_passed_on(run: Run, nas) -> None:
+    code, out, _ = nas("query", run.path, "--min-macs", "1M", "--max-macs", "2.5M", "--min-top1", 0.1)
+    assert code == 0
+    assert "1M ≤ macs ≤ 2.5M" in out
+    code, _, err = nas("query", run.path, "--min-macs", "2G", "--min-params", "1k")
+    assert code == 1
+    assert err == f"next: nas search {run.path} --study-name NAME --min-macs 2G --min-params 1k\n"
 
 
 def test_nothing_fits_is_exit_code_1(run: Run, nas) -> None:
