@@ -32,9 +32,8 @@ def resume(
     opened = Run.open(run)
     stored = read_run_study(opened, study_name)
     total = n_trials_of(stored) if n_trials is None else n_trials
-    done = len(stored.trials)
-    if done >= total:
-        print(f"study {study_name!r} has its {total} trials; go on to more with --n-trials N", file=sys.stderr)
+    if (done := len(stored.trials)) >= total:
+        print(f"study {study_name!r} is finished with {done} trials; extend it with --n-trials N", file=sys.stderr)
     with stop_requests(say_stopping) as stop, SearchProgress(stderr(), total) as progress:
         study = resume_run(
             opened, study_name, n_trials=total, num_workers=num_workers, address=address,

@@ -53,5 +53,5 @@ def _read(path: Path) -> dict[str, Any]:
         return state
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint {path}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
         raise CheckpointError(f"{path} is damaged or not a checkpoint ({error})") from None

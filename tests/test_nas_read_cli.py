@@ -260,7 +260,7 @@ def test_resume_goes_on_with_the_recorded_settings(nas, run_copy, tmp_path):
     before = journal.read_bytes()
     code, _, err = nas("resume", run_copy)
     assert code == 0
-    assert "study 'default' has its 10 trials; go on to more with --n-trials N" in err
+    assert "study 'default' is finished with 10 trials; extend it with --n-trials N" in err
     assert journal.read_bytes() == before
 
     assert nas("resume", run_copy, "--n-trials", 13, "--num-workers", 0)[0] == 0
