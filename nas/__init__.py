@@ -1,7 +1,7 @@
 """What to try and what people touch: strategies, store, search loop, export and the command line.
 
 The public functions, imported when first used so that `import nas` stays light:
-`train`, `search`, `search_run`, `open_study`, `load_study`, `export_subnet`, `trust_run`.
+`train`, `search`, `search_run`, `resume_run`, `open_study`, `query_run`, `load_study`, `export_subnet`, `trust_run`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ _PUBLIC = {
     "export_subnet": "nas.export",
     "load_study": "nas.study",
     "open_study": "nas.searching",
+    "query_run": "nas.querying",
+    "resume_run": "nas.resuming",
     "search": "nas.study",
     "search_run": "nas.searching",
     "train": "nas.training",

@@ -9,13 +9,14 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from nas.cli_read import Json, RunFolder, StudyName, compare, pareto, query, studies
+from nas.cli_resume import end_search, resume
 from nas.cli_train import train
 from nas.cli_trust import trust
-from nas.terminal import drawn
 from nas.terminal import next_step as _next
 from nas.terminal import print_json as _print_json
 from nas.terminal import quoted as _quoted
@@ -29,7 +30,6 @@ app = typer.Typer(
     help="Train one weight-sharing supernet, search its subnets under limits, export standalone models.",
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 Seed = Annotated[int | None, typer.Option(help="Decides every random choice.", show_default="0")]
 
 
@@ -50,9 +50,6 @@ def spaces(as_json: Json = False) -> None:
 
 app.command()(train)
 app.command()(trust)
-
-StudyName = Annotated[str, typer.Option(help="Name of the study within the run.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `nas train`.")]
 
 
 @app.command()
@@ -92,28 +89,14 @@ def search(
             objectives=objective or DEFAULT_OBJECTIVES, num_workers=num_workers, score=score, seed=seed,
             address=address, on_trial=progress.trial, stop=stop,
         )  # fmt: skip
-    if study.outcome == "stopped":
-        from nas.training import Interrupted
-
-        raise Interrupted(f"stopped after {len(study.trials)} of {n_trials} trials; the same command continues")
-    if study.outcome == "exhausted":
-        print(f"the space has no further architecture within the limits: {len(study.trials)} trials", file=sys.stderr)
-    _show_study(opened, study_name, study)
+    end_search(opened, study_name, study, n_trials)
 
 
-@app.command()
-def pareto(run: RunFolder, study_name: StudyName = "default", as_json: Json = False) -> None:
-    """Show the Pareto front of a study as a table and as a picture beside the run."""
-    from nas.run import Run
-    from nas.searching import open_study, summarize
-
-    opened = Run.open(run)
-    study = open_study(opened, study_name)
-    if as_json:
-        _save_front(opened, study_name, study)
-        _print_json({"study": study_name} | summarize(study))
-    else:
-        _show_study(opened, study_name, study)
+app.command()(resume)
+app.command()(studies)
+app.command()(pareto)
+app.command()(query)
+app.command()(compare)
 
 
 @app.command()
@@ -160,30 +143,6 @@ def demo(
     with stop_requests(_say_stopping) as should_stop:
         run_demo(out, _stderr(), should_stop)
     _next(f"nas pareto {_quoted(out / 'run')}, or the same with --data folder:DIR on your own images (README.md)")
-
-
-def _show_study(run: Any, study_name: str, study: Any) -> None:
-    from nas import tables
-
-    tables.print_front(study)
-    picture = _save_front(run, study_name, study)
-    if picture:
-        print(f"picture: {picture}")
-    if study.best is not None:
-        suffix = "" if study_name == "default" else f" --study-name {study_name}"
-        _next(f"nas export {_quoted(run.path)}{suffix} --best -o DIR")
-
-
-def _save_front(run: Any, study_name: str, study: Any) -> Path | None:
-    """The picture's path, or None where there is no feasible trial to draw or it cannot be written."""
-    from nas.plots import save_front
-
-    if not study.front():
-        return None
-    path = run.path / ("front.png" if study_name == "default" else f"front-{study_name}.png")
-    return drawn(
-        path, lambda: save_front(study, path, f"{run.space.name}: {len(study.trials)} subnets of one supernet")
-    )
 
 
 def main() -> None:

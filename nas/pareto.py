@@ -69,7 +69,22 @@ def best(trials: Sequence[Trial], objectives: Mapping[str, str]) -> Trial | None
 
 def hypervolume(trials: Sequence[Trial], objectives: Mapping[str, str], reference: Mapping[str, float]) -> float:
     """Volume that the feasible trials dominate, up to the `reference` value of each objective."""
+    return float(hypervolumes(trials, objectives, reference, [len(trials)])[0])
+
+
+def hypervolumes(
+    trials: Sequence[Trial], objectives: Mapping[str, str], reference: Mapping[str, float], at: Sequence[int]
+) -> np.ndarray:
+    """`hypervolume` of the first n trials for each n of `at`, which must rise: float64 [len(at)].
+
+    Only the front is carried from one n to the next, so the cost does not grow with the number of trials behind it.
+    """
     signs = [-1.0 if direction == "maximize" else 1.0 for direction in objectives.values()]
     corner = [sign * reference[name] for sign, name in zip(signs, objectives)]
-    feasible = [trial for trial in trials if trial.feasible]
-    return float(moocore.hypervolume(points(feasible, objectives), ref=corner))
+    volumes, kept, done = np.zeros(len(at)), np.zeros((0, len(corner))), 0
+    for i, n in enumerate(at):
+        new = points([trial for trial in trials[done:n] if trial.feasible], objectives)
+        if len(new):
+            kept = moocore.filter_dominated(np.concatenate([kept, new]))
+        volumes[i], done = moocore.hypervolume(kept, ref=corner), n
+    return volumes

@@ -5,23 +5,28 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFormatter
 
-from nas.quantities import show_quantity
+from nas.compare import INTERVAL as SEED_INTERVAL
+from nas.quantities import show_metric, show_quantity
 from nas.searching import INTERVAL
 from search_spaces.limits import bounds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from nas.compare import Comparison
     from nas.study import Study
     from nas.trial import Trial
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#9A9A9A"
+_COLORS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "black")
+_STYLES = ("-", "--", "-.", ":")
 _LABELS = {"top1": "search-validation top-1", "macs": "MACs for one image", "params": "parameters"}
 
 
@@ -113,6 +118,47 @@ def save_trust(report: Mapping[str, Any], path: Path, title: str) -> None:
              f"{report['n']} architectures, each trained alone for {report['epochs']} epochs")  # fmt: skip
     axes.set_title("\n".join(lines), loc="left", fontsize=10, parse_math=False)
     figure.savefig(path, dpi=150)
+
+
+def save_comparison(comparison: Comparison, path: Path) -> None:
+    """Draws each group's median over its seeds against evaluations, with the quartiles as a band.
+
+    The axis is logarithmic and begins at the first checkpoint: what comes before would flatten all the rest.
+    """
+    figure = Figure(figsize=(5.2 * len(comparison.measures), 4.0), layout="constrained")
+    panels = figure.subplots(1, len(comparison.measures), squeeze=False)[0]
+    for axes, measure in zip(panels, comparison.measures, strict=True):
+        _clean(axes)
+        for (label, curves), color, style in zip(comparison.groups.items(), cycle(_COLORS), cycle(_STYLES)):
+            _draw_spread(axes, comparison, label, measure, color, style, f"{label} (n={len(curves.best)})")
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.minorticks_off()
+        axes.set_xlabel("evaluations, failed and infeasible ones included")
+    _format(panels[0], comparison.first, "y")
+    panels[0].set_ylabel(f"best feasible {_LABELS.get(comparison.first, comparison.first)}")
+    if len(panels) > 1:
+        panels[1].set_ylabel("hypervolume, share of the box")
+        corner = ", ".join(f"{name} {show_metric(name, value)}" for name, value in comparison.reference.items())
+        panels[1].set_title(f"reference point: {corner}", loc="left", fontsize=11, parse_math=False)
+    seeds = max(len(curves.best) for curves in comparison.groups.values())
+    panels[0].set_title(
+        "median over the seeds" + (f", with {SEED_INTERVAL}" if seeds > 1 else ""), loc="left", fontsize=11
+    )
+    panels[0].legend(frameon=False, loc="best")
+    figure.savefig(path, dpi=150)
+
+
+def _draw_spread(
+    axes: Axes, comparison: Comparison, label: str, measure: str, color: str, style: str, text: str
+) -> None:
+    several = len(comparison.checkpoints) > 1
+    drawn = comparison.evaluations >= (comparison.checkpoints[0] if several else 1)
+    at, spread = comparison.evaluations[drawn], comparison.spread(label, measure)
+    axes.plot(at, spread.median[drawn], style, color=color, lw=2, drawstyle="steps-post", label=text)
+    if spread.low is not None and spread.high is not None:
+        axes.fill_between(at, spread.low[drawn], spread.high[drawn], step="post", color=color, alpha=0.2, lw=0)
 
 
 def _correlation(name: str, figure: Mapping[str, Any]) -> str:

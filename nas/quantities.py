@@ -37,6 +37,13 @@ def show_quantity(value: float) -> str:
     return f"{value:.4g}"
 
 
+def show_metric(name: str, value: float) -> str:
+    """`show_metric("top1", 0.7129)` → `"71.29%"`, `show_metric("macs", 40e6)` → `"40M"`."""
+    if name == "hypervolume":
+        return f"{value:.3f}"
+    return f"{value:.2%}" if name == "top1" else show_quantity(value)
+
+
 def show_limit(name: str, limit: Limit) -> str:
     """For example `macs ≤ 40M`, or `10M ≤ macs ≤ 40M`."""
     return limit_text(name, limit, show_quantity)

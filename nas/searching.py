@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,11 +22,14 @@ from search_spaces.limits import Limit
 if TYPE_CHECKING:
     from nas.calibration import Calibration
     from nas.derived import Derivation
+    from nas.store import StoredStudy
     from nas.study import Study
     from nas.trial import Trial
     from supernet.data import ImageData
     from supernet.mixture import SharedWeights
     from workers.evaluator import EvaluatorSpec
+
+log = logging.getLogger(__name__)
 
 EVALUATED = ("top1",)
 SCORES = ("inherited", "calibrated")
@@ -46,6 +50,7 @@ def search_run(
     num_workers: int | None = None,
     score: str = "inherited",
     seed: int = 0,
+    lookahead: int = LOOKAHEAD,
     address: str = "local",
     on_trial: Callable[[Trial], None] | None = None,
     stop: Callable[[], bool] | None = None,
@@ -75,7 +80,7 @@ def search_run(
     if score == "calibrated":
         require_calibration(run)
     if num_workers is None:
-        num_workers = min(os.cpu_count() or 1, LOOKAHEAD)
+        num_workers = min(os.cpu_count() or 1, lookahead)
 
     from nas.study import search
 
@@ -98,7 +103,7 @@ def search_run(
         cache=run.evaluations,
         num_workers=num_workers,
         address=address,
-        lookahead=LOOKAHEAD,
+        lookahead=lookahead,
         on_trial=on_trial,
         stop=stop,
     )
@@ -122,7 +127,26 @@ def evaluator_of(
         evaluator_from_arrays, run.space.to_dict(), data.mean, data.std, "cpu", members=run.recipe.members
     )
     spec = EvaluatorSpec(factory, shared_arrays(supernet.state_dict(), data))
-    return spec, {"weights": state["weights_hash"][:16], "data": state["data"][:16], "split": "validation"}
+    return spec, context_of(state)
+
+
+def context_of(state: Mapping[str, Any]) -> dict[str, str]:
+    """What evaluations depend on, from the state of the run's checkpoint: the weights and the split."""
+    return {"weights": state["weights_hash"][:16], "data": state["data"][:16], "split": "validation"}
+
+
+def is_stale(run: Run, context: Mapping[str, str]) -> bool:
+    """Whether a study of this context was searched on other weights, or images, than the run has now.
+
+    Reads the head of the checkpoint alone; one that cannot be read tells nothing, and is left to who needs it.
+    """
+    from supernet.header import CheckpointError, read_state
+
+    try:
+        now = context_of(read_state(run.checkpoint))
+    except CheckpointError:
+        return False
+    return any(context.get(name) != value for name, value in now.items())
 
 
 def calibrated(calibration: Calibration) -> Derivation:
@@ -145,15 +169,32 @@ def score_of(study: Study) -> str | None:
 
 
 def open_study(run: Run | str | Path, study_name: str = "default") -> Study:
-    """A study of the run, without torch or ray. Raises RunError listing the studies there are for an unknown name."""
+    """A study of the run, without torch or ray; one that was searched on other weights than the run has is a warning.
+
+    Raises RunError listing the studies there are for an unknown name.
+    """
     run = run if isinstance(run, Run) else Run.open(run)
+    stored = read_run_study(run, study_name)
+    if is_stale(run, stored.identity.context):
+        log.warning(
+            "study %r was searched on weights that %s no longer has (trained further since): "
+            "its scores are not those of an exported subnet",
+            study_name, run.path,
+        )  # fmt: skip
+
+    from nas.study import Study
+
+    return Study(stored.identity.objectives, stored.identity.limits, stored.trials)
+
+
+def read_run_study(run: Run, study_name: str) -> StoredStudy:
+    """As it is stored. Raises RunError listing the studies there are for an unknown name, StudyError for a bad file."""
+    from nas.store import read_study
+
     if not run.study(study_name).exists():
         known = ", ".join(run.study_names()) or "none yet; make one with `nas search`"
         raise RunError(f"{run.path} has no study {study_name!r}; studies: {known}")
-
-    from nas.study import load_study
-
-    return load_study(run.study(study_name), study_name)
+    return read_study(run.study(study_name), study_name)
 
 
 def pick_arch(

@@ -6,11 +6,10 @@ journal each, so a killed writer loses at most the line it was writing.
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,14 @@ from optuna.storages import JournalStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.identity import Identity
 from nas.journal import JournalError, JournalReader, JournalWriter
 from nas.problem import Problem, are_metrics
 from nas.trial import Trial
-from search_spaces.limits import Limit
 from search_spaces.network import NetworkSpace
 from search_spaces.space import ChoiceSpace, Space
 
-_IDENTITY, _UID = "nas", "nas_uid"
+_IDENTITY, _UID, _N_TRIALS = "nas", "nas_uid", "nas_n_trials"
 
 
 class StudyError(ValueError):
@@ -38,39 +37,16 @@ class StudyError(ValueError):
 
 
 @dataclass(frozen=True)
-class Identity:
-    """What makes a study the one it is; two searches with the same identity are the same search.
-
-    space: `Space.to_dict()`. context: what else the results depend on, such as the checkpoint's hash.
-    """
-
-    study_name: str
-    space: Mapping[str, Any]
-    objectives: Mapping[str, str]
-    limits: Mapping[str, Limit]
-    strategy: str
-    seed: int
-    lookahead: int
-    context: Mapping[str, str] = field(default_factory=dict)
-
-    def differences(self, other: Mapping[str, Any]) -> list[str]:
-        """For example `seed is 0 in the study and 1 now`; empty when `other` is this identity as JSON."""
-        mine = _flat(json.loads(json.dumps(asdict(self))))
-        theirs = _flat(other)
-        names = [name for name in {**theirs, **mine} if theirs.get(name) != mine.get(name)]
-        found = [f"{n} is {theirs.get(n, 'absent')} in the study and {mine.get(n, 'absent')} now" for n in names]
-        if not found and list(self.objectives) != list(other["objectives"]):
-            found = [f"objectives are {list(other['objectives'])} in the study and {list(self.objectives)} now"]
-        return found
-
-
-@dataclass(frozen=True)
 class StoredStudy:
-    """What a reader gets of a study: its identity, its space, and its trials in order of number."""
+    """What a reader gets of a study: its identity, its space, and its trials in order of number.
+
+    n_trials: how many were last asked for; None where the study does not say.
+    """
 
     identity: Identity
     space: Space[Any]
     trials: list[Trial]
+    n_trials: int | None = None
 
 
 class MemoryStore:
@@ -99,9 +75,10 @@ class JournalStore:
     Creates the study, or continues it where it exists with the same identity. A last line that a killed writer left
     unfinished is cut off, which is logged as a warning. Raises StudyError when another process is writing, when the
     study differs from `identity`, or when the file is no journal.
+    n_trials: how many trials are asked for, kept beside the identity for whoever continues the study.
     """
 
-    def __init__(self, path: Path | str, identity: Identity, space: Space[Any]) -> None:
+    def __init__(self, path: Path | str, identity: Identity, space: Space[Any], n_trials: int | None = None) -> None:
         path = Path(path)
         try:
             self._journal = JournalWriter(path)
@@ -110,8 +87,10 @@ class JournalStore:
         try:
             with _reading(path):
                 self._study = _create_or_load(path, JournalStorage(self._journal), identity)
-                self._trials = _trials(self._study, space, identity.objectives)
+                self._trials = _trials(self._study, space, identity)
                 self.uid: str = self._study.user_attrs[_UID]
+            if n_trials not in (None, self._study.user_attrs.get(_N_TRIALS)):
+                self._study.set_user_attr(_N_TRIALS, n_trials)
         except BaseException:
             self.close()
             raise
@@ -142,6 +121,7 @@ class JournalStore:
                 "error": trial.error,
             },
             constraints=dict(trial.constraints),
+            system_attrs={"constraints": list(trial.constraints.values())},  # the form that optuna-dashboard reads
         )
         assert record.datetime_complete is not None
         record.datetime_start = record.datetime_complete - timedelta(seconds=trial.seconds)
@@ -160,26 +140,44 @@ def read_study(path: Path | str, study_name: str | None = None, space: Space[Any
     study_name: may be omitted where the file holds one study. space: rebuilt from the study when omitted.
     Raises StudyError when there is no such study, or listing the names when there are several.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise StudyError(f"there is no study file {path}")
-    with _reading(path):
-        storage = JournalStorage(JournalReader(path))
+    with _opened(path) as storage:
         names = optuna.get_all_study_names(storage)
         if study_name is None and len(names) == 1:
             study_name = names[0]
         if study_name not in names:
             asked = "name one of its studies" if study_name is None else f"it holds no study {study_name!r}"
             raise StudyError(f"{path}: {asked}; studies: {', '.join(names) or 'none'}")
-        study = _load(storage, study_name)
-        if _IDENTITY not in study.user_attrs:
-            raise StudyError(f"{path}: study {study_name!r} was not made by this project")
-        identity = Identity(**study.user_attrs[_IDENTITY])
-        if space is None:
-            space = space_from_dict(identity.space)
-        problem = Problem(space, identity.objectives, identity.limits)  # raises ValueError where these are none
-        identity = replace(identity, limits=problem.limits)
-        return StoredStudy(identity, space, _trials(study, space, identity.objectives))
+        return _stored(Path(path), storage, study_name, space)
+
+
+def read_studies(path: Path | str) -> list[StoredStudy]:
+    """Every study of a file, in order of name, read as `read_study` does. Raises StudyError where there is none."""
+    with _opened(path) as storage:
+        names = sorted(optuna.get_all_study_names(storage))
+        if not names:
+            raise StudyError(f"{path} holds no study")
+        return [_stored(Path(path), storage, name) for name in names]
+
+
+@contextmanager
+def _opened(path: Path | str) -> Iterator[JournalStorage]:
+    path = Path(path)
+    if not path.is_file():
+        raise StudyError(f"there is no study file {path}")
+    with _reading(path):
+        yield JournalStorage(JournalReader(path))
+
+
+def _stored(path: Path, storage: JournalStorage, study_name: str, space: Space[Any] | None = None) -> StoredStudy:
+    study = _load(storage, study_name)
+    if _IDENTITY not in study.user_attrs:
+        raise StudyError(f"{path}: study {study_name!r} was not made by this project")
+    identity = Identity(**study.user_attrs[_IDENTITY])
+    if space is None:
+        space = space_from_dict(identity.space)
+    problem = Problem(space, identity.objectives, identity.limits)  # raises ValueError where these are none
+    identity = replace(identity, limits=problem.limits)
+    return StoredStudy(identity, space, _trials(study, space, identity), study.user_attrs.get(_N_TRIALS))
 
 
 def space_from_dict(data: Mapping[str, Any]) -> Space[Any]:
@@ -224,9 +222,9 @@ def _describe(study: optuna.Study, identity: Identity) -> None:
     study.set_user_attr(_IDENTITY, asdict(identity))
 
 
-def _trials(study: optuna.Study, space: Space[Any], objectives: Iterable[str]) -> list[Trial]:
+def _trials(study: optuna.Study, space: Space[Any], identity: Identity) -> list[Trial]:
     """Raises ValueError for a record that is missing, doubled or changed: a number means one trial for ever."""
-    trials = [_trial(record, space) for record in study.get_trials(deepcopy=False)]
+    trials = [_trial(record, space, identity.limits) for record in study.get_trials(deepcopy=False)]
     first: dict[str, int] = {}
     for number, trial in enumerate(trials):
         if trial.number != number:
@@ -235,19 +233,19 @@ def _trials(study: optuna.Study, space: Space[Any], objectives: Iterable[str]) -
             raise ValueError(f"trial {number} has the architecture of trial {first[trial.arch.key]}")
         if not are_metrics(trial.metrics) or not all(isinstance(v, int | float) for v in trial.constraints.values()):
             raise ValueError(f"trial {number} has a metric that is no finite number: {dict(trial.metrics)}")
-        if trial.state == "complete" and not set(objectives) <= set(trial.metrics):
-            raise ValueError(f"trial {number} lacks an objective, of {', '.join(objectives)}")
+        if trial.state == "complete" and not set(identity.objectives) <= set(trial.metrics):
+            raise ValueError(f"trial {number} lacks an objective, of {', '.join(identity.objectives)}")
     return trials
 
 
-def _trial(record: FrozenTrial, space: Space[Any]) -> Trial:
+def _trial(record: FrozenTrial, space: Space[Any], limited: Collection[str]) -> Trial:
     attrs = record.user_attrs
     return Trial(
         number=attrs.get("number", record.number),  # which the first studies did not write
         arch=space.arch_from_dict(attrs["arch"]),
         state="complete" if record.state == TrialState.COMPLETE else "failed",
         metrics=attrs["metrics"],
-        constraints=record.constraints,
+        constraints={name: value for name, value in record.constraints.items() if name in limited},
         worker=attrs["worker"],
         seconds=attrs["seconds"],
         error=attrs["error"],
@@ -273,13 +271,3 @@ def _reading(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # whatever Optuna and the space raise at a record that is not as it was written
         raise StudyError(f"{path} is not a study file, or is damaged: {type(error).__name__}: {error}") from error
-
-
-def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in data.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat

@@ -118,7 +118,7 @@ def search(
     )  # fmt: skip
     spec = _spec(evaluate, next(iter(problem.objectives)))
     with ExitStack() as stack:
-        store = MemoryStore() if storage is None else JournalStore(storage, identity, space)
+        store = MemoryStore() if storage is None else JournalStore(storage, identity, space, n_trials)
         stack.callback(store.close)
         evaluations = stack.enter_context(closing(_cache(cache, context, storage, store.uid)))
         pool = stack.enter_context(_pool(spec, num_workers, num_cpus, num_gpus, address))

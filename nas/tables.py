@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from nas.quantities import show_limit, show_quantity
+from nas.compare import INTERVAL
+from nas.quantities import show_limit, show_metric, show_quantity
 from nas.trust_report import quoted_text
+from search_spaces.limits import Limit
 
 if TYPE_CHECKING:
+    from nas.compare import Comparison, Spread
     from nas.export import Certificate
+    from nas.querying import Answer
     from nas.study import Study
 
 console = Console()
+
+_TEXT = ("space", "architecture", "check", "result", "image", "study", "strategy", "limits", "last written")
 
 
 def print_spaces(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -43,7 +51,8 @@ def print_front(study: Study) -> None:
     sign = -1 if direction == "maximize" else 1
     for trial in sorted(front, key=lambda t: sign * t.metrics[first]):
         top1, macs, params = (
-            _show(name, trial.metrics[name]) if name in trial.metrics else "" for name in ("top1", "macs", "params")
+            show_metric(name, trial.metrics[name]) if name in trial.metrics else ""
+            for name in ("top1", "macs", "params")
         )
         extra: tuple[str, ...] = ()
         if calibrated:
@@ -51,8 +60,91 @@ def print_front(study: Study) -> None:
         table.add_row(str(trial.number), top1, *extra, macs, params, trial.arch.key)
     console.print(table)
     failed = sum(trial.state == "failed" for trial in study.trials)
-    limits = ", ".join(show_limit(name, limit) for name, limit in study.limits.items()) or "no limits"
-    console.print(f"{len(study.trials)} trials, {failed} failed; {limits}", highlight=False)
+    console.print(f"{len(study.trials)} trials, {failed} failed; {_limits(study.limits)}", highlight=False)
+    if study.trials and not front:
+        error = next((trial.error for trial in study.trials if trial.error), None)
+        why = f"all failed, the first of: {error}" if failed == len(study.trials) else "none is within the limits"
+        console.print(f"no feasible trial: {why}", highlight=False)
+
+
+def print_studies(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The studies of a run, as `nas.studies.list_studies` gives them."""
+    if not rows:
+        console.print("no studies yet")
+        return
+    table = _table("study", "strategy", "seed", "trials", "failed", "best", "front", "limits", "last written")
+    for row in (row for row in rows if not row["error"]):
+        first = next(iter(row["objectives"]))
+        best = show_metric(first, row["best"]["metrics"][first]) if row["best"] else "none"
+        done = f"{row['n_trials']}/{row['n_asked']}" if row["n_asked"] else str(row["n_trials"])
+        notes = ["searching" if row["writing"] else _age(row["changed"])]
+        notes += ["calibrated"] * (row["score"] == "calibrated") + ["on old weights"] * (not row["current"])
+        table.add_row(
+            row["study"], row["strategy"], str(row["seed"]), done, str(row["n_failed"]), best, str(row["front"]),
+            _limits(row["limits"]), ", ".join(notes),
+        )  # fmt: skip
+    console.print(table)
+    for row in (row for row in rows if row["error"]):
+        console.print(f"{row['study']}: {row['error']}", highlight=False)
+
+
+def print_answer(answer: Answer, top: int) -> None:
+    """The `top` best of what `nas.querying.query_run` found; where nothing is within the limits, what is nearest."""
+    names = ", ".join(answer.studies)
+    console.print(
+        f"{_limits(answer.limits)}; {answer.evaluated} architectures, with their inherited scores, in: {names}",
+        highlight=False,
+    )
+    for name, why in answer.left_out.items():
+        console.print(f"left out: {name} ({why})", highlight=False)
+    if answer.within:
+        console.print(f"{len(answer.within)} fit; the best {min(top, len(answer.within))}:", highlight=False)
+        rows = [(str(place), found) for place, found in enumerate(answer.within[:top], 1)]
+    else:
+        console.print("nothing fits" + ("; the nearest:" if answer.nearest else ""), highlight=False)
+        rows = [
+            ("all limits" if name == "together" else show_limit(name, answer.limits[name]), found)
+            for name, found in answer.nearest.items()
+        ]
+    if not rows:
+        return
+    metrics = list(dict.fromkeys(name for _, found in rows for name in found.metrics))
+    table = _table("" if answer.within else "nearest to", "study", "trial", *map(_heading, metrics), "architecture")
+    for label, found in rows:
+        values = (show_metric(name, found.metrics[name]) if name in found.metrics else "" for name in metrics)
+        table.add_row(label, found.study, str(found.number), *values, found.arch.key)
+    console.print(table)
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Medians over the seeds at equal evaluations, with the quartiles where there is more than one seed."""
+    where = np.searchsorted(comparison.evaluations, comparison.checkpoints)
+    headings = [f"{label} (n={len(curves.best)})" for label, curves in comparison.groups.items()]
+    first = comparison.first
+    for measure in comparison.measures:
+        spreads = [comparison.spread(label, measure) for label in comparison.groups]
+        table = _table("evaluations", *headings)
+        for i, n in zip(where, comparison.checkpoints, strict=True):
+            table.add_row(str(n), *(_spread(spread, i, first if measure == "best" else measure) for spread in spreads))
+        console.print(f"best feasible {first}" if measure == "best" else "hypervolume, share of the box", style="bold")
+        console.print(table)
+    console.print(f"medians over n seeds, with {INTERVAL}; failed and infeasible trials count", highlight=False)
+    if "hypervolume" in comparison.measures:
+        ends = (
+            f"{n} {show_metric(n, v)} to {show_metric(n, comparison.reference[n])}" for n, v in comparison.ideal.items()
+        )
+        console.print(f"the box, from the ideal to the reference point: {', '.join(ends)}", highlight=False)
+
+
+def _spread(spread: Spread, i: int, metric: str) -> str:
+    median, *ends = (None if v is None or np.isnan(v[i]) else v[i] for v in (spread.median, spread.low, spread.high))
+    if median is None:
+        return "none"
+    if spread.low is None:
+        return show_metric(metric, median)
+    return (
+        f"{show_metric(metric, median)} ({' to '.join('none' if v is None else show_metric(metric, v) for v in ends)})"
+    )
 
 
 def print_trust(report: Mapping[str, Any]) -> None:
@@ -97,13 +189,26 @@ def print_certificate(c: Certificate) -> None:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for i, name in enumerate(columns):
-        numeric = name not in ("space", "architecture", "check", "result", "image")
+        numeric = name not in _TEXT
         table.add_column(name, justify="right" if numeric and i else "left", overflow="fold")
     return table
 
 
-def _show(metric: str, value: float) -> str:
-    return f"{value:.2%}" if metric == "top1" else show_quantity(value)
+def _limits(limits: Mapping[str, Limit]) -> str:
+    return ", ".join(show_limit(name, limit) for name, limit in limits.items()) or "no limits"
+
+
+def _heading(metric: str) -> str:
+    return {"top1": "top-1", "macs": "MACs"}.get(metric, metric)
+
+
+def _age(changed: str) -> str:
+    """How long ago a moment in ISO format was: `5 min ago`."""
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(changed)).total_seconds()
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit} ago"
+    return "just now"
 
 
 def _figure(value: float | None) -> str:

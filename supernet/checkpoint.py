@@ -20,13 +20,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from supernet.header import FORMAT, CheckpointError, previous
+
+__all__ = ["FORMAT", "CheckpointError", "exists", "load", "previous", "save", "select", "weights_hash"]
+
 log = logging.getLogger(__name__)
-
-FORMAT = "nas-checkpoint-2"
-
-
-class CheckpointError(RuntimeError):
-    """A file is missing, damaged, or not one of ours; the message names it."""
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -66,11 +64,6 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def exists(path: Path) -> bool:
     """Whether there is anything to resume from."""
     return path.exists() or previous(path).exists()
-
-
-def previous(path: Path) -> Path:
-    """Where the checkpoint before the last is kept."""
-    return path.with_name(path.name + ".previous")
 
 
 def select(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

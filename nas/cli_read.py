@@ -1,0 +1,168 @@
+"""The commands that read what searches wrote: `studies`, `pareto`, `compare` and `query`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nas.terminal import drawn, next_step, print_json, quoted
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+StudyName = Annotated[str, typer.Option(help="Name of the study within the run.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `nas train`.")]
+
+
+def studies(run: RunFolder, as_json: Json = False) -> None:
+    """List the studies of a run: settings, progress, best trial, and whether a search writes them now."""
+    from nas.run import Run
+    from nas.studies import list_studies
+
+    rows = list_studies(Run.open(run))
+    if as_json:
+        print_json(rows)
+        return
+    from nas import tables
+
+    tables.print_studies(rows)
+    open_ones = [
+        row for row in rows if not (row["error"] or row["writing"]) and row["n_trials"] < (row["n_asked"] or 0)
+    ]
+    if not rows:
+        next_step(f"nas search {quoted(run)}")
+    elif open_ones:
+        next_step(f"nas resume {quoted(run)}{_study_option(open_ones[0]['study'])}")
+    else:
+        next_step(f"nas pareto {quoted(run)}{_study_option(rows[0]['study'])}, or: nas compare {quoted(run)}")
+
+
+def pareto(run: RunFolder, study_name: StudyName = "default", as_json: Json = False) -> None:
+    """Show the Pareto front of a study as a table and as a picture beside the run."""
+    from nas.run import Run
+    from nas.searching import open_study, summarize
+
+    opened = Run.open(run)
+    study = open_study(opened, study_name)
+    if as_json:
+        _save_front(opened, study_name, study)
+        print_json({"study": study_name} | summarize(study))
+    else:
+        show_study(opened, study_name, study)
+
+
+def compare(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="STUDY…", help="Journal files, run folders (all their studies), or RUN:NAME.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Draw the curves into this file, such as a.png.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare strategies at equal numbers of evaluations: the studies of one strategy are its seeds.
+
+    Failed and infeasible trials count as evaluations. Shown are medians over the seeds, with their quartiles.
+    """
+    from nas.compare import as_json as comparison_as_json
+    from nas.compare import compare as compare_groups
+    from nas.studies import find_studies, group_studies
+
+    found = find_studies(sources)
+    comparison = compare_groups(group_studies(found), found[0].stored.identity.objectives)
+    picture = None
+    if out is not None:
+        from nas.plots import save_comparison
+
+        picture = drawn(out, lambda: save_comparison(comparison, out))
+    if as_json:
+        print_json(comparison_as_json(comparison))
+        return
+    from nas import tables
+
+    tables.print_comparison(comparison)
+    if picture:
+        print(f"picture: {picture}")
+    if len(comparison.groups) == 1:
+        next_step("nas search RUN --strategy OTHER --study-name NAME, to have another strategy to compare with")
+    elif min(len(curves.best) for curves in comparison.groups.values()) < 3:
+        next_step("nas search RUN --strategy STRATEGY --seed N --study-name NAME: a few seeds more say more")
+    elif picture:
+        next_step("nas pareto RUN --study-name NAME, for the front of one of them")
+    else:
+        next_step(f"nas compare {' '.join(map(quoted, map(Path, sources)))} -o compare.png")
+
+
+def query(
+    run: RunFolder,
+    max_macs: Annotated[str | None, typer.Option(help="Upper limit on multiply-adds, such as 20M.")] = None,
+    min_macs: Annotated[str | None, typer.Option(help="Lower limit on multiply-adds.")] = None,
+    max_params: Annotated[str | None, typer.Option(help="Upper limit on parameters, such as 1M.")] = None,
+    min_params: Annotated[str | None, typer.Option(help="Lower limit on parameters.")] = None,
+    min_top1: Annotated[str | None, typer.Option(help="Least top-1 accuracy, such as 0.7.")] = None,
+    objective: Annotated[
+        list[str] | None, typer.Option(help="What is best: top1, macs or params; repeat it.", show_default="top1, macs")
+    ] = None,
+    study_name: Annotated[str | None, typer.Option(help="Ask this study.", show_default="all of the run")] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many to show.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Answer from what the run's studies evaluated: the best architectures within limits, without a new search.
+
+    Scores are the inherited ones, also of calibrated studies. Exit code 1 when nothing fits: what is nearest is shown.
+    """
+    from nas.quantities import parse_limits
+    from nas.querying import as_json as answer_as_json
+    from nas.querying import query_run
+
+    texts = {"macs": (min_macs, max_macs), "params": (min_params, max_params), "top1": (min_top1, None)}
+    limits = parse_limits(texts)
+    answer = query_run(run, limits, objectives=objective or ("top1", "macs"), study_name=study_name)
+    if as_json:
+        print_json(answer_as_json(answer, top))
+    else:
+        from nas import tables
+
+        tables.print_answer(answer, top)
+        if answer.within:
+            best = answer.within[0]
+            next_step(f"nas export {quoted(run)}{_study_option(best.study)} --trial {best.number} -o DIR")
+        else:
+            given = (
+                (f"--{end}-{name}", text) for name, pair in texts.items() for end, text in zip(("min", "max"), pair)
+            )
+            options = "".join(f" {option} {text}" for option, text in given if text is not None)
+            next_step(f"nas search {quoted(run)} --study-name NAME{options}")
+    if not answer.within:
+        raise typer.Exit(1)
+
+
+def show_study(run: Any, study_name: str, study: Any) -> None:
+    """The front as a table and a picture, and what to do with it."""
+    from nas import tables
+
+    tables.print_front(study)
+    picture = _save_front(run, study_name, study)
+    if picture:
+        print(f"picture: {picture}")
+    suffix = _study_option(study_name)
+    if study.best is not None:
+        next_step(f"nas export {quoted(run.path)}{suffix} --best -o DIR")
+    else:
+        next_step(f"nas resume {quoted(run.path)}{suffix} --n-trials {len(study.trials) + 100}")
+
+
+def _study_option(study_name: str) -> str:
+    return "" if study_name == "default" else f" --study-name {study_name}"
+
+
+def _save_front(run: Any, study_name: str, study: Any) -> Path | None:
+    """The picture's path, or None where there is no feasible trial to draw or it cannot be written."""
+    from nas.plots import save_front
+
+    if not study.front():
+        return None
+    path = run.path / ("front.png" if study_name == "default" else f"front-{study_name}.png")
+    return drawn(
+        path, lambda: save_front(study, path, f"{run.space.name}: {len(study.trials)} subnets of one supernet")
+    )

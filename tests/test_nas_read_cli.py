@@ -1,0 +1,313 @@
+"""The reading commands on studies in every state: growing, finished, torn, empty, failed, foreign, on old weights."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from search_cases import history
+from studies import CONTEXT, IDENTITY, PROBLEM, SPACE, make_run, make_trials, set_weights, write_study
+
+from nas.journal import is_written
+from nas.problem import Problem
+from nas.run import Run
+from nas.searching import open_study, pick_arch
+from nas.store import JournalStore
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return make_run(tmp_path / "run")
+
+
+def test_studies_lists_settings_and_progress(run, nas):
+    write_study(run, "default", make_trials(12, failed=(1,)), 12, limits={"macs": 3e6})
+    write_study(run, "half", make_trials(5), 50, strategy="evolution", seed=7)
+    write_study(run, "old", make_trials(3), context=CONTEXT | {"weights": "0" * 16, "score": "calibrated"})
+    write_study(run, "none", [])
+    run.study("bad").write_text("hello\n")
+    code, out, err = nas("studies", run.path, "--json")
+    rows = {row["study"]: row for row in json.loads(out)}
+    assert (code, err) == (0, "")
+    assert list(rows) == ["bad", "default", "half", "none", "old"]
+    default = rows["default"]
+    assert (default["n_trials"], default["n_failed"], default["n_asked"]) == (12, 1, 12)
+    assert (default["limits"], default["objectives"]) == ({"macs": 3e6}, {"top1": "maximize", "macs": "minimize"})
+    study = open_study(run)
+    assert default["best"] == {"number": study.best.number, "metrics": dict(study.best.metrics)}
+    assert default["front"] == len(study.front())
+    assert (rows["half"]["strategy"], rows["half"]["seed"], rows["half"]["n_asked"]) == ("evolution", 7, 50)
+    assert (rows["old"]["current"], rows["old"]["score"], default["current"]) == (False, "calibrated", True)
+    assert (rows["none"]["n_trials"], rows["none"]["best"], rows["none"]["front"]) == (0, None, 0)
+    assert "is not a study file" in rows["bad"]["error"]
+    code, out, err = nas("studies", run.path)
+    assert code == 0
+    assert "12/12" in out
+    assert "bad: " in out
+    assert err == f"next: nas resume {run.path} --study-name half\n"
+
+
+def test_studies_knows_which_is_being_written_by_another_process(run, nas):
+    write_study(run, "default", make_trials(2))
+    holder = f"""
+import sys, time
+from pathlib import Path
+from nas.journal import JournalWriter
+writer = JournalWriter(Path({str(run.study("default"))!r}))
+print("writing", flush=True)
+time.sleep(600)
+"""
+    process = subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout.readline() == "writing\n"
+    assert json.loads(nas("studies", run.path, "--json")[1])[0]["writing"] is True
+    assert "searching" in nas("studies", run.path)[1]
+    process.kill()
+    process.communicate()
+    assert json.loads(nas("studies", run.path, "--json")[1])[0]["writing"] is False
+    assert not is_written(run.study("never"))
+    assert not list(run.path.glob("studies/never*"))
+
+
+def test_looking_does_not_keep_a_writer_away(run):
+    """The look takes the lock for an instant, shared with other looks."""
+    write_study(run, "default", make_trials(2))
+    with open(run.study("default").with_name("default.journal.writer")) as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        assert not is_written(run.study("default"))
+        threading.Timer(0.01, lambda: fcntl.flock(file, fcntl.LOCK_UN)).start()
+        write_study(run, "default", make_trials(3)[2:])
+    assert len(open_study(run).trials) == 3
+
+
+def test_studies_and_query_import_nothing_heavy(run):
+    write_study(run, "default", make_trials(5))
+    for command in ("studies", "query"):
+        code = (
+            f"import sys\nsys.argv = ['nas', {command!r}, {str(run.path)!r}]\nfrom nas import cli\n"
+            "try: cli.main()\nexcept SystemExit: print({'torch', 'ray', 'matplotlib'} & set(sys.modules))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+        assert done.stdout.endswith("set()\n"), done.stdout
+
+
+def test_a_run_without_studies(run, nas):
+    code, out, err = nas("studies", run.path)
+    assert (code, out, err) == (0, "no studies yet\n", f"next: nas search {run.path}\n")
+    assert nas("studies", run.path, "--json")[:2] == (0, "[]\n")
+    for command in ("pareto", "resume"):
+        code, out, err = nas(command, run.path)
+        assert (code, out) == (2, "")
+        assert "has no study 'default'; studies: none yet" in err
+    code, out, err = nas("compare", run.path)
+    assert (code, out) == (2, "")
+    assert f"{run.path} has no studies; make one with: nas search" in err
+
+
+def test_compare_draws_and_prints(run, nas, tmp_path):
+    for seed in range(3):
+        write_study(run, f"r{seed}", make_trials(30, seed), seed=seed)
+        write_study(run, f"e{seed}", make_trials(25, seed + 3), seed=seed, strategy="evolution")
+    code, out, err = nas("compare", run.path, "-o", tmp_path / "curves.png")
+    assert code == 0
+    assert "evolution (n=3)" in out
+    assert "reference point" in out
+    assert Image.open(tmp_path / "curves.png").size == (1560, 600)
+    assert err.startswith("next: nas pareto RUN")
+    assert nas("compare", run.path)[2] == f"next: nas compare {run.path} -o compare.png\n"
+    code, out, err = nas("compare", run.path, "--json")
+    found = json.loads(out)
+    assert (code, err, found["evaluations"]) == (0, "", [10, 20, 25])
+    best = {name: open_study(run, name) for name in ("r0", "r1", "r2")}
+    finals = [max(t.metrics["top1"] for t in study.trials[:25]) for study in best.values()]
+    assert [row[-1] for row in found["groups"]["random"]["best"]["studies"]] == finals
+    assert found["groups"]["random"]["best"]["median"][-1] == sorted(finals)[1]
+    code, _, err = nas("compare", f"{run.path}:r0", f"{run.path}:r1")
+    assert code == 0
+    assert "--strategy OTHER" in err
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        (["RUN:nope"], "has no study 'nope'; studies: a, b"),
+        (["RUN"], "limits.macs is absent and 3000000.0"),
+        (["nope"], "there is no journal file and no run folder nope"),
+        (["nope:a"], "there is no run folder nope"),
+        (["RUN/run.json"], "is not a study file"),
+        (["EMPTY"], "holds no study"),
+        (["."], "is not a run folder"),
+    ],
+)
+def test_what_cannot_be_compared_is_named_with_exit_code_2(run, nas, tmp_path, sources, message):
+    write_study(run, "a", make_trials(3))
+    write_study(run, "b", make_trials(3), limits={"macs": 3e6})
+    (tmp_path / "empty").touch()
+    texts = [source.replace("RUN", str(run.path)).replace("EMPTY", str(tmp_path / "empty")) for source in sources]
+    code, out, err = nas("compare", *texts)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert message in err
+
+
+@pytest.mark.parametrize("size", [1, 40, 200])
+def test_readers_use_the_intact_part_of_a_torn_journal_and_say_what_is_lost(run, nas, caplog, size):
+    write_study(run, "default", make_trials(6))
+    file = run.study("default")
+    whole = file.read_bytes()
+    torn = whole[: whole.rfind(b"\n", 0, -1) + 1 + size]
+    file.write_bytes(torn)
+    for command in ("pareto", "studies", "query", "compare"):
+        caplog.clear()
+        code, out, _ = nas(command, run.path, "--json")
+        assert code == 0
+        assert f"the last {size} bytes are an unfinished record and are left out" in caplog.text
+        assert '"n_trials": 5' in out or '"evaluated": 5' in out or '"evaluations": [5]' in out
+    assert file.read_bytes() == torn
+    store = JournalStore(file, IDENTITY, SPACE)  # while it is written, a half line is nothing to report
+    store.append(make_trials(6)[5])
+    with open(file, "ab") as half:
+        half.write(b'{"op_')
+    caplog.clear()
+    assert len(open_study(run).trials) == 6
+    assert caplog.text == ""
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "content", [b"hello\n", b"\x00\xff\n", b"[1]\n", b'{"op_code": 99}\n', b'{"op_code":0}\n{"x"\n']
+)
+def test_a_foreign_file_is_named(run, nas, tmp_path, content):
+    write_study(run, "default", make_trials(2))
+    run.study("default").write_bytes(content)
+    for command in (["pareto"], ["query"], ["compare"], ["resume"], ["export", "--best", "-o", tmp_path / "out"]):
+        code, out, err = nas(command[0], run.path, *command[1:])
+        assert (code, out) == (2, "")
+        assert f"{run.study('default')} is not a study file, or is damaged" in err
+        assert "Traceback" not in err
+    assert nas("studies", run.path)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("failed", "limits", "message"),
+    [
+        ((), {}, "0 trials, 0 failed"),
+        ((0, 1, 2), {}, "no feasible trial: all failed, the first of: RuntimeError: no luck"),
+        ((1,), {"macs": 1.0}, "no feasible trial: none is within the limits"),
+    ],
+)
+def test_a_study_without_a_feasible_trial_says_why_and_what_to_do(run, nas, tmp_path, failed, limits, message):
+    problem = Problem(SPACE, IDENTITY.objectives, limits, PROBLEM.cost)
+    write_study(
+        run, "default", make_trials(3 if limits or failed else 0, failed=failed, problem=problem), 100, limits=limits
+    )
+    code, out, err = nas("pareto", run.path)
+    assert code == 0
+    assert message in out
+    assert err.startswith(f"next: nas resume {run.path} --n-trials 10")
+    assert json.loads(nas("pareto", run.path, "--json")[1])["front"] == []
+    code, _, err = nas("export", run.path, "--best", "-o", tmp_path / "out")
+    assert code == 2
+    assert "has no feasible trial" in err
+
+
+def test_a_study_on_weights_that_the_run_no_longer_has_is_warned_of(run, nas, caplog):
+    write_study(run, "default", make_trials(4), 10)
+    assert nas("pareto", run.path)[0] == 0
+    assert caplog.text == ""
+    set_weights(run, "b")
+    assert nas("pareto", run.path)[0] == 0
+    assert "study 'default' was searched on weights that" in caplog.text
+    caplog.clear()
+    pick_arch(run, best=True)  # as `nas export --best` does
+    assert "study 'default' was searched on weights that" in caplog.text
+    assert json.loads(nas("studies", run.path, "--json")[1])[0]["current"] is False
+    code, out, err = nas("resume", run.path)
+    assert (code, out) == (2, "")
+    assert "cannot go on; search with another --study-name" in err
+    run.checkpoint.write_bytes(run.checkpoint.read_bytes()[:-1])  # the one before stands in: still the study's
+    caplog.clear()
+    assert nas("pareto", run.path)[0] == 0
+    assert caplog.text == ""
+
+
+# Continuing, on a trained supernet
+
+
+def test_resume_goes_on_with_the_recorded_settings(nas, run_copy, tmp_path):
+    settings = ("--max-macs", "3M", "--strategy", "random", "--seed", 4, "--objective", "top1", "--num-workers", 0)
+    assert nas("search", run_copy, "--n-trials", 10, *settings)[0] == 0
+    run = Run.open(run_copy)
+    whole, journal = history(open_study(run).trials), run.study("default")
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:-4]) + lines[-4][:50])  # killed while it wrote its seventh trial
+    assert len(open_study(run).trials) == 6
+
+    code, out, err = nas("resume", run_copy, "--num-workers", 0)
+    assert code == 0, err
+    assert "10 trials, 0 failed; macs ≤ 3M" in out
+    assert f"next: nas export {run_copy} --best" in err
+    assert history(open_study(run).trials) == whole
+
+    before = journal.read_bytes()
+    code, _, err = nas("resume", run_copy)
+    assert code == 0
+    assert "study 'default' is finished with 10 trials; extend it with --n-trials N" in err
+    assert journal.read_bytes() == before
+
+    assert nas("resume", run_copy, "--n-trials", 13, "--num-workers", 0)[0] == 0
+    assert json.loads(nas("studies", run_copy, "--json")[1])[0]["n_asked"] == 13
+    assert nas("search", run_copy, "--n-trials", 13, "--study-name", "fresh", *settings)[0] == 0
+    assert history(open_study(run).trials) == history(open_study(run, "fresh").trials)
+    for changed in (("--max-macs", "2M"), ("--seed", 5), ("--strategy", "evolution")):
+        code, _, err = nas("search", run_copy, "--n-trials", 13, *settings, *changed)
+        assert code == 2
+        assert "exists and is another search: " in err
+        assert changed[0].removeprefix("--max-").removeprefix("--") in err
+
+
+def test_resume_needs_a_number_of_trials_where_the_study_has_none(run, nas):
+    write_study(run, "default", make_trials(4))
+    code, _, err = nas("resume", run.path)
+    assert code == 2
+    assert "does not say how many trials it is to have; say it with --n-trials" in err
+
+
+def test_resume_of_a_killed_search_on_ray(run_copy, ray_address, nas):
+    """Whatever the number of workers, the history is that of a search that was left alone."""
+    command = [sys.executable, "-m", "nas.cli", "search", run_copy, "--n-trials", "20", "--seed", "2"]
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
+    process = subprocess.Popen(
+        [*map(str, command), "--num-workers", "0"], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    journal = Run.open(run_copy).study("default")
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 8:
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    killed = history(open_study(run_copy).trials)
+    code, _, err = nas("resume", run_copy, "--num-workers", 2, "--address", ray_address)
+    assert code == 0, err
+    whole = history(open_study(run_copy).trials)
+    assert len(whole) == 20
+    assert whole[: len(killed)] == killed
+    assert nas("search", run_copy, "--n-trials", 20, "--seed", 2, "--study-name", "alone", "--num-workers", 0)[0] == 0
+    assert history(open_study(run_copy, "alone").trials) == whole
+
+
+def test_a_calibrated_study_is_resumed_as_one(run_copy, nas):
+    assert nas("trust", run_copy, "--archs", 4, "--epochs", 1)[0] == 0
+    assert nas("search", run_copy, "--score", "calibrated", "--n-trials", 3, "--num-workers", 0)[0] == 0
+    assert nas("resume", run_copy, "--n-trials", 5, "--num-workers", 0)[0] == 0
+    trials = open_study(run_copy).trials
+    assert len(trials) == 5
+    assert all("top1_inherited" in trial.metrics for trial in trials)
