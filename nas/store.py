@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.identity import Identity
 from nas.journal import JournalError, JournalReader, JournalWriter
+from nas.optuna_logging import quiet_optuna
 from nas.problem import Problem, are_metrics
 from nas.trial import Trial
 from search_spaces.network import NetworkSpace
@@ -194,7 +195,7 @@ def _load(storage: JournalStorage, study_name: str) -> optuna.Study:
 def _create_or_load(path: Path, storage: JournalStorage, identity: Identity) -> optuna.Study:
     name = identity.study_name
     if name not in optuna.get_all_study_names(storage):
-        with _quiet_optuna():
+        with quiet_optuna():
             storage.create_new_study([StudyDirection[d.upper()] for d in identity.objectives.values()], name)
     study = _load(storage, name)
     known = study.user_attrs.get(_IDENTITY)
@@ -250,17 +251,6 @@ def _trial(record: FrozenTrial, space: Space[Any], limited: Collection[str]) -> 
         seconds=attrs["seconds"],
         error=attrs["error"],
     )
-
-
-@contextmanager
-def _quiet_optuna() -> Iterator[None]:
-    """Optuna greets each new study on stderr."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(before)
 
 
 @contextmanager

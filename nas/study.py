@@ -7,7 +7,7 @@ import json
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,12 +33,14 @@ class Study:
     """The trials of a search, and what they were searched for.
 
     outcome: "finished", "exhausted" (the space has no further architecture) or "stopped".
+    report: what the strategy says of itself after a search, such as `kendall_top1` of a predictor.
     """
 
     objectives: Mapping[str, str]
     limits: Mapping[str, Limit]
     trials: Sequence[Trial]
     outcome: loop.Outcome = "finished"
+    report: Mapping[str, float] = field(default_factory=dict)
 
     def front(self) -> list[Trial]:
         """The feasible trials that no other dominates, in order of number."""
@@ -127,7 +129,7 @@ def search(
             problem, searcher, pool, recorded, n_trials, lookahead, evaluations,
             on_trial=on_trial and (lambda trial: on_trial(store.trials[trial.number])), stop=stop,
         )  # fmt: skip
-    return Study(problem.objectives, problem.limits, store.trials, outcome)
+    return Study(problem.objectives, problem.limits, store.trials, outcome, searcher.report())
 
 
 def load_study(storage: Path | str, study_name: str | None = None) -> Study:

@@ -61,6 +61,9 @@ def print_front(study: Study) -> None:
     console.print(table)
     failed = sum(trial.state == "failed" for trial in study.trials)
     console.print(f"{len(study.trials)} trials, {failed} failed; {_limits(study.limits)}", highlight=False)
+    for name, value in study.report.items():
+        ranks = f"ranks {name.removeprefix('kendall_')} of trials it has not seen with Kendall's τ {value:.2f}"
+        console.print(f"the predictor {ranks}", highlight=False)
     if study.trials and not front:
         error = next((trial.error for trial in study.trials if trial.error), None)
         why = f"all failed, the first of: {error}" if failed == len(study.trials) else "none is within the limits"

@@ -12,9 +12,10 @@ import numpy as np
 from nas.problem import Problem
 from nas.trial import Trial
 from search_spaces.arch import ArchLike
-from search_spaces.feasible import ENUMERABLE, InfeasibleLimitsError, chunks, excess, sample_feasible
+from search_spaces.feasible import ENUMERABLE, InfeasibleLimitsError, chunks, descend, excess, sample_feasible
 
 _BATCHES = (2, 8, 32)  # candidates costed at once: the first is mostly enough, the last makes a hard search cheap
+_REPAIRS = 4  # then: as many of the best candidates are changed until they are within the limits
 _SAMPLES = 4  # then: independent feasible samples
 _WALK = (64, 16)  # then, where the space is too large to list: this many steps of this many mutants
 
@@ -42,6 +43,10 @@ class Strategy(ABC):
     def tell(self, trial: Trial) -> None:  # noqa: B027  most strategies learn, some need not
         """Takes note of a finished trial. Called once for each trial, failed ones included, in order of number."""
 
+    def report(self) -> dict[str, float]:
+        """Figures on the strategy itself, after a search, such as how well its model predicts; none by default."""
+        return {}
+
     def ask(self, number: int, taken: Container[str]) -> ArchLike | None:
         """The architecture for trial `number`, within the limits and its key not in `taken`.
 
@@ -50,10 +55,16 @@ class Strategy(ABC):
         """
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, number]))
         endless = self.candidates(number, rng)
+        seen: list[ArchLike] = []
         for size in _BATCHES:
-            found = self._first(list(itertools.islice(endless, size)), taken)
+            batch = list(itertools.islice(endless, size))
+            found = self._first(batch, taken)
             if found is not None:
                 return found
+            seen += batch
+        for arch in self._repaired(seen[:_REPAIRS], rng):
+            if arch.key not in taken:
+                return arch
         for _ in range(_SAMPLES):
             with suppress(InfeasibleLimitsError):  # not found is not proven: `_unexplored` may still find some
                 arch = self._sample(rng)
@@ -69,6 +80,15 @@ class Strategy(ABC):
         if cost is None or not limits:
             return list(archs)
         return [arch for arch, left in zip(archs, excess(cost, archs, limits)) if left == 0]
+
+    def _repaired(self, archs: Sequence[ArchLike], rng: np.random.Generator) -> Iterator[ArchLike]:
+        problem = self.problem
+        if problem.cost is None or not problem.limits:
+            return
+        for arch in archs:
+            repaired, left = descend(problem.space, arch, problem.limits, problem.cost, rng)
+            if left == 0:
+                yield repaired
 
     def _sample(self, rng: np.random.Generator) -> ArchLike:
         problem = self.problem  # which `_unexplored` lists once, rather than every trial anew

@@ -17,14 +17,17 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseGASampler, BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, TPESampler
 from optuna.storages import InMemoryStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from nas.optuna_logging import quiet_optuna
 from nas.problem import Problem
 from nas.strategies.base import Strategy
 from nas.trial import Trial
 from search_spaces.arch import ArchLike
 from search_spaces.space import Gene
 
+_NAME = "private"
 _PROPOSAL = -1  # the id that `create_trial` gives to what is in no storage
 
 
@@ -38,8 +41,11 @@ class OptunaStrategy(Strategy):
     def __init__(self, problem: Problem, seed: int) -> None:
         super().__init__(problem, seed)
         self._genes = {gene.name: _distribution(gene) for gene in problem.space.genes if len(gene.choices) > 1}
-        self._study = optuna.create_study(storage=_Storage(), directions=[*problem.objectives.values()])  # type: ignore[list-item]
-        self._any, self._completed = self.sampler(0), 0
+        self._storage = _Storage()
+        directions = [StudyDirection[direction.upper()] for direction in problem.objectives.values()]
+        with quiet_optuna():
+            self._storage.create_new_study(directions, _NAME)
+        self._any, self._completed = self.sampler(0), 0  # any sampler of the kind
 
     @abstractmethod
     def sampler(self, seed: int) -> BaseSampler:
@@ -50,17 +56,22 @@ class OptunaStrategy(Strategy):
         if trial.state != "complete":
             return
         values = [trial.metrics[name] for name in self.problem.objectives]
-        self._study.add_trial(self._record(trial, values))
+        self._load_study().add_trial(self._record(trial, values))
         self._completed += 1
 
     def candidates(self, number: int, rng: np.random.Generator) -> Iterator[ArchLike]:
         """What the sampler draws."""
         space, sampler = self.problem.space, self.sampler(int(rng.integers(2**32)))
+        study = self._load_study()
         proposal = create_trial(state=TrialState.RUNNING, system_attrs=self._generation())
         while True:
-            drawn = sampler.sample_relative(self._study, proposal, self._genes) if self._genes else {}
+            drawn = sampler.sample_relative(study, proposal, self._genes) if self._genes else {}
             sample = space.encode(space.sample(rng))
             yield space.decode([int(drawn.get(gene.name, i)) for gene, i in zip(space.genes, sample)])
+
+    def _load_study(self) -> optuna.Study:
+        """A new one each time, because a study object goes on showing its samplers the trials they saw first."""
+        return optuna.Study(_NAME, self._storage, sampler=self._any)
 
     def _record(self, trial: Trial, values: list[float]) -> FrozenTrial:
         indices = {gene.name: i for gene, i in zip(self.problem.space.genes, self.problem.space.encode(trial.arch))}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import moocore
 import numpy as np
 
 from nas.problem import Problem
+from nas.ranking import kendall
 from nas.strategies.evolution import EvolutionStrategy
 from nas.surrogate import Ranker, to_ranks
 from nas.trial import Trial
@@ -20,6 +22,7 @@ _FRESH = 16  # samples among them
 _UNSCREENED = 8  # every so many trials one child goes unscreened, in case the model is wrong
 _GROWTH = 0.05  # the model is fitted anew whenever the trials have grown by this share
 _CORNER = 1.1  # the reference point of the hypervolume, in ranks
+_FOLDS, _LEAST_REPORTED = 5, 20  # of the cross-validation; trials that it takes
 _MOST = 2000  # trials that a model learns from: the latest
 
 
@@ -54,6 +57,23 @@ class PredictorStrategy(EvolutionStrategy):
             pool += [self.problem.space.sample(rng) for _ in range(_FRESH)]
             distinct = self._feasible(list({arch.key: arch for arch in pool}.values()))
             yield from (distinct[i] for i in self._order(distinct, rankers, rng))
+
+    def report(self) -> dict[str, float]:
+        """`kendall_METRIC`: rank correlation of predictions with results that the model has not seen, by five folds."""
+        learned = self._trials[-_MOST:]
+        if len(learned) < _LEAST_REPORTED:
+            return {}
+        features = np.array([self.problem.space.to_vector(trial.arch) for trial in learned])
+        fold = np.arange(len(learned)) % _FOLDS
+        found = {}
+        for name in self.problem.required:
+            values, predicted = np.array([trial.metrics[name] for trial in learned]), np.zeros(len(learned))
+            for k in range(_FOLDS):
+                ranker = Ranker.fit(features[fold != k], values[fold != k], self.seed)
+                predicted[fold == k] = ranker.predict(features[fold == k])
+            if math.isfinite(tau := kendall(predicted, values)):
+                found[f"kendall_{name}"] = tau
+        return found
 
     def _rankers(self) -> dict[str, Ranker]:
         n = _last_step(len(self._trials))
