@@ -55,7 +55,7 @@ class PredictorStrategy(EvolutionStrategy):
         while True:
             pool = list(itertools.islice(children, _POOL - _FRESH))
             pool += [self.problem.space.sample(rng) for _ in range(_FRESH)]
-            distinct = self._feasible(list({arch.key: arch for arch in pool}.values()))
+            distinct = self._feasible(list({arch.key: arch for arch in pool}.values())) or pool
             yield from (distinct[i] for i in self._order(distinct, rankers, rng))
 
     def report(self) -> dict[str, float]:
@@ -86,8 +86,6 @@ class PredictorStrategy(EvolutionStrategy):
 
     def _order(self, archs: Sequence[ArchLike], rankers: dict[str, Ranker], rng: np.random.Generator) -> list[int]:
         """Indices, the most promising first."""
-        if not archs:
-            return []
         problem = self.problem
         features = np.array([problem.space.to_vector(arch) for arch in archs])
         ranks = {name: ranker.predict(features) for name, ranker in rankers.items()}

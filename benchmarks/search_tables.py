@@ -1,0 +1,92 @@
+"""Published tables as search problems: nothing is trained, an evaluation is a look-up."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import gzip
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nas.problem import Problem, batch_cost
+from search_spaces.catalog import SPACES
+from search_spaces.space import ChoiceSpace
+
+OPS = {"0": "none", "1": "skip", "2": "conv1x1", "3": "conv3x3", "4": "pool3x3"}
+OP_MACS = {"none": 0.0, "skip": 0.0, "conv1x1": 1.0, "conv3x3": 9.0, "pool3x3": 0.0}  # per pixel and pair of channels
+CELL_LIMIT = 20.0  # of 54: the best cells are beyond it
+BUDGETS = (50, 100, 250, 500)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A problem, and what a search of it is judged by.
+
+    evaluate: what the search sees. judge: what an architecture is really worth, in percent.
+    """
+
+    name: str
+    problem: Problem
+    evaluate: Callable[[Any], Mapping[str, float]]
+    judge: Callable[[Any], float]
+    budgets: tuple[int, ...]
+
+    @functools.cached_property
+    def best(self) -> float:
+        """The greatest worth within the limits."""
+        limits, archs = self.problem.limits, list(self.problem.space.enumerate())
+        return max(
+            self.judge(arch) for arch in archs if all(self.problem.costs(arch)[n] <= v for n, v in limits.items())
+        )
+
+
+def load_tasks(folder: Path) -> dict[str, Task]:
+    """Every task that the tables in `folder` allow."""
+    return {task.name: task for task in [*_cells(folder / "nas_bench_201.csv.gz"), _pooling(folder)]}
+
+
+def _cells(file: Path) -> list[Task]:
+    with gzip.open(file, "rt") as text:
+        rows = {tuple(OPS[op] for op in row["ops"]): row for row in csv.DictReader(text)}
+    space = ChoiceSpace({f"edge{i}": tuple(OPS.values()) for i in range(6)}, "nas_bench_201")
+    cost = batch_cost(lambda arch: {"macs": sum(OP_MACS[op] for op in arch.values())})
+
+    def evaluate(arch: Any) -> dict[str, float]:
+        return {"top1": float(rows[tuple(arch.values())]["c10_val_e12"]) / 100}
+
+    def judge(arch: Any) -> float:
+        return float(rows[tuple(arch.values())]["c10_test_e200"])
+
+    one, two = {"top1": "maximize"}, {"top1": "maximize", "macs": "minimize"}
+    return [
+        Task("cells", Problem(space, one, {}, cost), evaluate, judge, BUDGETS),
+        Task("cells-limited", Problem(space, one, {"macs": CELL_LIMIT}, cost), evaluate, judge, BUDGETS),
+        Task("cells-two", Problem(space, two, {}, cost), evaluate, judge, BUDGETS),
+    ]
+
+
+def _pooling(folder: Path) -> Task:
+    space = SPACES["resnet20_pooling"]()
+    with open(folder / "pooling_resnet20_cifar10.csv") as text:
+        rows = list(csv.DictReader(text))
+    worth = {}
+    for row in rows:
+        pools = [i - 1 for i, pool in enumerate(row["pool_before_layer"].split(",")) if int(pool)]
+        worth[space.with_pools(space.largest(), tuple(pools)).key] = float(row["baseline_avg"])
+    assert len(worth) == len(rows) == space.size()
+    return Task(
+        "pooling",
+        Problem(space, {"top1": "maximize"}),
+        lambda arch: {"top1": worth[arch.key] / 100},
+        lambda arch: worth[arch.key],
+        (6, 12, 18, 24),
+    )
+
+
+def regrets(task: Task, archs: list[Any], seen: np.ndarray, most: int) -> list[float]:
+    """At each budget up to `most`: the best worth there is, less that of what looks best so far; in points."""
+    return [task.best - task.judge(archs[int(seen[:n].argmax())]) for n in task.budgets if n <= most]
