@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nas.cli_jobs import jobs, launch_command, logs, stop
 from nas.cli_train import train
 from nas.cli_trust import trust
 from nas.terminal import drawn
@@ -74,22 +75,19 @@ def search(
     address: Annotated[str, typer.Option(envvar="RAY_ADDRESS", help="Ray: local, auto or host:6379.")] = "local",
 ) -> None:
     """Search the subnets of a run; the same command again continues the study."""
-    from nas.quantities import parse_quantity
     from nas.run import Run
-    from nas.searching import DEFAULT_OBJECTIVES, search_run
+    from nas.searching import search_run
 
     opened = Run.open(run)
-    texts = {"macs": max_macs, "params": max_params}
-    limits = {name: parse_quantity(text) for name, text in texts.items() if text is not None}
+    settings = _search_settings(
+        study_name=study_name, strategy=strategy, n_trials=n_trials, num_workers=num_workers, max_macs=max_macs,
+        max_params=max_params, objective=objective, score=score, seed=seed,
+    )  # fmt: skip
     from nas.progress import SearchProgress
     from nas.signals import stop_requests
 
-    with stop_requests(_say_stopping) as stop, SearchProgress(_stderr(), n_trials) as progress:
-        study = search_run(
-            opened, n_trials=n_trials, study_name=study_name, strategy=strategy, limits=limits,
-            objectives=objective or DEFAULT_OBJECTIVES, num_workers=num_workers, score=score, seed=seed,
-            address=address, on_trial=progress.trial, stop=stop,
-        )  # fmt: skip
+    with stop_requests(_say_stopping) as should_stop, SearchProgress(_stderr(), n_trials) as progress:
+        study = search_run(opened, **settings, address=address, on_trial=progress.trial, stop=should_stop)
     if study.outcome == "stopped":
         from nas.training import Interrupted
 
@@ -97,6 +95,23 @@ def search(
     if study.outcome == "exhausted":
         print(f"the space has no further architecture within the limits: {len(study.trials)} trials", file=sys.stderr)
     _show_study(opened, study_name, study)
+
+
+def _search_settings(
+    max_macs: str | None, max_params: str | None, objective: list[str] | None, **others: Any
+) -> dict[str, Any]:
+    """The options of `nas search` as `search_run` takes them. Raises ValueError for what is no quantity."""
+    from nas.quantities import parse_quantity
+    from nas.searching import DEFAULT_OBJECTIVES
+
+    texts = {"macs": max_macs, "params": max_params}
+    limits = {name: parse_quantity(text) for name, text in texts.items() if text is not None}
+    return {**others, "limits": limits, "objectives": objective or DEFAULT_OBJECTIVES}
+
+
+app.command("launch")(launch_command(search, _search_settings))
+for command in (jobs, logs, stop):
+    app.command()(command)
 
 
 @app.command()

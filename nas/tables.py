@@ -14,6 +14,7 @@ from nas.trust_report import quoted_text
 if TYPE_CHECKING:
     from nas.export import Certificate
     from nas.study import Study
+    from workers.ray_jobs import Job
 
 console = Console()
 
@@ -81,6 +82,15 @@ def print_trust(report: Mapping[str, Any]) -> None:
     console.print(bins)
 
 
+def print_jobs(jobs: Sequence[Job]) -> None:
+    """The jobs of a cluster, times in this machine's zone."""
+    table = _table("job", "status", "what", "since", "until")
+    for job in jobs:
+        since, until = (f"{time.astimezone():%Y-%m-%d %H:%M:%S}" if time else "" for time in (job.started, job.ended))
+        table.add_row(job.id, job.status, job.what, since, until)
+    console.print(table)
+
+
 def print_certificate(c: Certificate) -> None:
     """What export measured on the files it wrote."""
     table = _table("check", "result")
@@ -97,7 +107,7 @@ def print_certificate(c: Certificate) -> None:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for i, name in enumerate(columns):
-        numeric = name not in ("space", "architecture", "check", "result", "image")
+        numeric = name not in ("space", "architecture", "check", "result", "image", "status", "what", "since", "until")
         table.add_column(name, justify="right" if numeric and i else "left", overflow="fold")
     return table
 
