@@ -23,6 +23,8 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
+from workers.ray_pool import TOKEN_HINT
+
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 ENDED = ("succeeded", "failed", "stopped")
 STOP_SECONDS = 30  # from SIGTERM to SIGKILL; a search that closes its workers takes longer than Ray's three
@@ -221,10 +223,7 @@ class _Client(JobSubmissionClient):
 
 def _refused(address: str, error: AuthenticationError) -> PermissionError:
     reason = error.args[0].partition("\n")[0].partition(". ")[0]
-    return PermissionError(
-        f"no access to the cluster at {address}: {reason}; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
-        "RAY_AUTH_TOKEN_PATH to the cluster's token"
-    )
+    return PermissionError(f"no access to the cluster at {address}: {reason} ({TOKEN_HINT})")
 
 
 def _job(details: JobDetails) -> Job:
