@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -17,18 +18,16 @@ import pytest
 
 BIN = Path(sys.executable).parent
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}
-_ports = random.Random(os.getpid())  # below the ports that the system gives to outgoing connections
+# each once, in an order of this process's own, and below the ports that the system gives to outgoing connections
+_ports = iter(random.Random(os.getpid()).sample(range(20_000, 32_000), 12_000))
 
 
 def free_port() -> int:
-    while True:
-        port = _ports.randrange(20_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("", port))
-            except OSError:
-                continue
+    for port in _ports:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
             return port
+    raise RuntimeError("no port is free")
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,10 +19,12 @@ import ray_clusters
 from nas.launching import check_visible
 from nas.run import RunError
 from nas.searching import open_study
+from workers.ray_jobs import Jobs
 
 ROOT = Path(__file__).parent.parent
+Nas = Callable[..., tuple[int, str, str]]
 TOKEN = "0123456789abcdef" * 2
-SEARCH = ["--n-trials", "60", "--max-macs", "3M", "--seed", "5"]
+SEARCH = ["--n-trials", "80", "--max-macs", "3M", "--seed", "5"]
 
 
 def command(*arguments: object) -> list[str]:
@@ -57,37 +59,75 @@ def client(environment: dict[str, str], cwd: Path, *arguments: object) -> subpro
     return subprocess.run(command(*arguments), env=environment, cwd=cwd, capture_output=True, text=True, check=False)
 
 
-def test_a_launched_search_is_the_search_with_a_token(
+def status(environment: dict[str, str], job_id: str) -> str:
+    jobs = json.loads(client(environment, ROOT, "jobs", "--json").stdout)
+    return next(job["status"] for job in jobs if job["id"] == job_id)
+
+
+def interrupted_follower(environment: dict[str, str], job_id: str) -> None:
+    terminal = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from nas import cli; cli.main()"
+    )
+    arguments, pipe = [sys.executable, "-uc", terminal, "logs", job_id, "-f"], subprocess.PIPE
+    process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline()  # it follows
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"job {job_id} goes on; stop it with: nas stop {job_id}\n" in err
+
+
+def test_a_launched_search_is_the_search_though_stopped_half_way(
     token_cluster: dict[str, str], run_copy: Path, searched: list[Any], tmp_path: Path
 ) -> None:
-    """The run is given by a relative path; afterwards a search from outside the cluster continues it there."""
-    launched = client(token_cluster, tmp_path, "launch", "run", *SEARCH, "--num-workers", 2)
+    """By a client with the token in a variable, then in a file; the run is given by a relative path."""
+    launched = client(token_cluster, tmp_path, "launch", "run", *SEARCH, "--num-workers", 1)
     assert launched.returncode == 0, launched.stderr
     job_id = launched.stdout.strip()
     assert job_id.startswith("nas-default-")
     assert launched.stderr == f"next: nas logs {job_id} -f\n"
+    interrupted_follower(token_cluster, job_id)
+    evaluations = run_copy / "evaluations.jsonl"
+    while not evaluations.exists() or len(evaluations.read_bytes().splitlines()) < 5:
+        assert status(token_cluster, job_id) in ("pending", "running")
+        time.sleep(0.5)
+    stopped = client(token_cluster, tmp_path, "stop", job_id)
+    assert stopped.returncode == 0, stopped.stderr
+    again = f"nas launch {run_copy} --n-trials=80 --num-workers=1 --max-macs=3M --seed=5"
+    assert stopped.stderr == f"job {job_id}: stopped\nnext: {again} continues the study\n"
+    done = len(history(run_copy))
+    assert done < 80
+    assert history(run_copy) == searched[:done]
+    followed = client(token_cluster, tmp_path, "logs", job_id, "-f")
+    assert followed.returncode == 1
+    assert f"stopped after {done} of 80 trials; the same command continues" in followed.stdout
+    assert client(token_cluster, tmp_path, "stop", job_id).stderr == stopped.stderr  # once more changes nothing
 
     (tmp_path / "token").write_text(TOKEN)
     by_path = {**token_cluster, "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
     del by_path["RAY_AUTH_TOKEN"]
-    followed = client(by_path, tmp_path, "logs", job_id, "-f")
+    second = client(by_path, tmp_path, "launch", "run", *SEARCH, "--num-workers", 2).stdout.strip()
+    followed = client(by_path, tmp_path, "logs", second, "-f")
     assert followed.returncode == 0, followed.stderr
-    assert "60 trials, 0 failed; macs ≤ 3M" in followed.stdout
+    assert "80 trials, 0 failed; macs ≤ 3M" in followed.stdout
     assert followed.stderr == f"next: nas pareto {run_copy}\n"
     assert history(run_copy) == searched
 
-    (job,) = json.loads(client(token_cluster, tmp_path, "jobs", "--json").stdout)
-    assert (job["id"], job["status"]) == (job_id, "succeeded")
-    assert job["what"] == f"nas search {run_copy} --n-trials=60 --num-workers=2 --max-macs=3M --seed=5"
-    assert job["started"] < job["ended"]
+    jobs = json.loads(client(token_cluster, tmp_path, "jobs", "--json").stdout)
+    assert [(job["id"], job["status"]) for job in jobs] == [(second, "succeeded"), (job_id, "stopped")]
+    assert jobs[1]["what"] == f"nas search {run_copy} --n-trials=80 --num-workers=1 --max-macs=3M --seed=5"
+    assert all(job["started"] < job["ended"] for job in jobs)
     unknown = client(token_cluster, tmp_path, "logs", "other")
     assert unknown.returncode == 2
-    assert f"there is no job 'other' at {token_cluster['RAY_API_SERVER_ADDRESS']}; jobs: {job_id}" in unknown.stderr
+    server = token_cluster["RAY_API_SERVER_ADDRESS"]
+    assert f"there is no job 'other' at {server}; jobs: {second}, {job_id}" in unknown.stderr
 
     # RAY_ADDRESS is the cluster's own address; the evaluations are the job's, so that this takes seconds
-    outside = client(token_cluster, tmp_path, "search", "run", *SEARCH, "--num-workers", 1, "--study-name", "outside")
+    name = ["--study-name", "outside", "--n-trials", 12]
+    outside = client(token_cluster, tmp_path, "search", "run", *SEARCH, "--num-workers", 1, *name)
     assert outside.returncode == 0, outside.stderr
-    assert history(run_copy, "outside") == searched
+    assert history(run_copy, "outside") == searched[:12]
 
 
 @pytest.mark.parametrize(
@@ -109,10 +149,11 @@ def test_without_the_token_there_is_no_access(
     assert "RAY_AUTH_TOKEN_PATH" in refused.stderr
 
 
-def test_a_search_from_outside_with_a_wrong_token_is_refused(token_cluster: dict[str, str], run_copy: Path) -> None:
-    refused = client(token_cluster | {"RAY_AUTH_TOKEN": "f" * 32}, run_copy, "search", ".", "--n-trials", 1)
-    assert refused.returncode == 1
-    assert f"cannot join the Ray cluster at '{token_cluster['RAY_ADDRESS']}'" in refused.stderr
+def test_a_driver_with_a_wrong_token_cannot_join(token_cluster: dict[str, str]) -> None:
+    join = [sys.executable, "-c", "import sys; from workers.ray_pool import connect; connect(sys.argv[1], 1, 0)"]
+    address, wrong = token_cluster["RAY_ADDRESS"], token_cluster | {"RAY_AUTH_TOKEN": "f" * 32}
+    refused = subprocess.run([*join, address], env=wrong, capture_output=True, text=True, check=False)
+    assert f"ConnectionError: cannot join the Ray cluster at '{address}'" in refused.stderr
     assert "RAY_AUTH_TOKEN_PATH" in refused.stderr
 
 
@@ -125,28 +166,28 @@ print(word, "on another node" if node != head else "on the head")
 """
 
 
-def test_packages_reach_the_workers_of_other_nodes(token_cluster: dict[str, str], tmp_path: Path) -> None:
+def test_packages_reach_the_workers_of_other_nodes(cluster: str, nas: Nas, tmp_path: Path) -> None:
     package = tmp_path / "nas_probe"
     package.mkdir()
     where = "import ray\ndef where(): return 'imported', ray.get_runtime_context().get_node_id()\n"
     (package / "__init__.py").write_text(where)
-    submit = (
-        "import pathlib, shlex, sys\nfrom workers.ray_jobs import Jobs\n"
-        "Jobs().submit('probe', f'python -c {shlex.quote(sys.argv[1])}', [pathlib.Path(sys.argv[2])], {})"
-    )
-    subprocess.run([sys.executable, "-c", submit, PROBE, package], env=token_cluster, cwd=ROOT, check=True)
-    followed = client(token_cluster, tmp_path, "logs", "probe", "-f")
-    assert "imported on another node" in followed.stdout, followed.stdout
-    assert followed.returncode == 0
+    Jobs(cluster).submit("probe", f"python -c {shlex.quote(PROBE)}", [package], {})
+    code, out, _ = nas("logs", "probe", "-f", "--address", cluster)
+    assert "imported on another node" in out, out
+    assert code == 0
+    code, out, _ = nas("jobs", "--address", cluster)
+    assert (code, "probe" in out, "succeeded" in out) == (0, True, True)
 
 
-def test_a_job_that_does_not_see_the_run_says_so(token_cluster: dict[str, str], tmp_path: Path) -> None:
-    job_id = client(token_cluster, tmp_path, "launch", "nowhere", "--study-name", "unseen").stdout.strip()
+def test_a_job_that_does_not_see_the_run_says_so(cluster: str, nas: Nas, tmp_path: Path) -> None:
+    code, out, err = nas("launch", tmp_path / "nowhere", "--study-name", "unseen", "--address", cluster)
+    assert code == 0, err
+    job_id = out.strip()
     assert job_id.startswith("nas-unseen-")
-    followed = client(token_cluster, tmp_path, "logs", job_id, "-f")
-    assert followed.returncode == 1
-    assert f"has no run folder {tmp_path / 'nowhere'}; a job needs it under the same path" in followed.stdout
-    assert f"error: job {job_id} failed" in followed.stderr
+    code, out, err = nas("logs", job_id, "-f", "--address", cluster)
+    assert code == 1
+    assert f"has no run folder {tmp_path / 'nowhere'}; a job needs it under the same path" in out
+    assert f"error: job {job_id} failed" in err
 
 
 def test_missing_data_are_named(run_copy: Path, tmp_path: Path) -> None:
@@ -157,64 +198,6 @@ def test_missing_data_are_named(run_copy: Path, tmp_path: Path) -> None:
     (run_copy / "run.json").write_text(json.dumps(description))
     with pytest.raises(RunError, match=f"has no {tmp_path / 'photos'}, the run's data set"):
         check_visible(str(run_copy))
-
-
-Nas = Callable[..., tuple[int, str, str]]
-
-
-def test_a_stopped_job_continues_when_launched_again(
-    cluster: str, nas: Nas, run_copy: Path, searched: list[Any]
-) -> None:
-    """Before the stop, Ctrl-C ends following and not the job."""
-    launch = ["launch", run_copy, *SEARCH, "--num-workers", 1, "--address", cluster]
-    code, out, err = nas(*launch)
-    assert code == 0, err
-    job_id = out.strip()
-    interrupted_follower(job_id, cluster)
-    evaluations = run_copy / "evaluations.jsonl"
-    while not evaluations.exists() or len(evaluations.read_bytes().splitlines()) < 5:
-        assert status(nas, cluster, job_id) in ("pending", "running"), nas("logs", job_id, "--address", cluster)[1]
-    code, _, err = nas("stop", job_id, "--address", cluster)
-    assert code == 0
-    assert f"job {job_id}: stopped\nnext: nas launch {run_copy} --n-trials=60" in err
-    done = len(history(run_copy))
-    assert done < 60
-    assert history(run_copy) == searched[:done]
-
-    code, out, _ = nas("logs", job_id, "-f", "--address", cluster)
-    assert code == 1
-    assert f"stopped after {done} of 60 trials; the same command continues" in out
-    code, _, err = nas("stop", job_id, "--address", cluster)  # once more changes nothing
-    assert (code, f"job {job_id}: stopped" in err) == (0, True)
-
-    code, out, err = nas(*launch)
-    assert code == 0, err
-    assert nas("logs", out.strip(), "-f", "--address", cluster)[0] == 0
-    assert history(run_copy) == searched
-    code, out, _ = nas("jobs", "--address", cluster)
-    assert code == 0
-    assert "stopped" in out
-
-
-def interrupted_follower(job_id: str, address: str) -> None:
-    terminal = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from nas import cli; cli.main()"
-    )
-    arguments = [sys.executable, "-uc", terminal, "logs", job_id, "-f", "--address", address]
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(arguments, cwd=ROOT, env=os.environ.copy(), stdout=pipe, stderr=pipe, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline()  # it follows
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert f"job {job_id} goes on; stop it with: nas stop {job_id} --address {address}" in err
-
-
-def status(nas: Nas, address: str, job_id: str) -> str:
-    time.sleep(0.05)
-    jobs = json.loads(nas("jobs", "--json", "--address", address)[1])
-    return next(job["status"] for job in jobs if job["id"] == job_id)
 
 
 def test_another_version_of_ray_is_refused_before_anything_is_submitted(
