@@ -1,6 +1,6 @@
 """`RayPool`: one Ray actor per worker, in a local Ray of its own or on a cluster.
 
-With `ray_train` the only place that knows Ray.
+With `ray_train` and `ray_jobs` the only place that knows Ray.
 """
 
 from __future__ import annotations
