@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from nas.cli_jobs import jobs, launch_command, logs, stop
 from nas.cli_read import Json, RunFolder, StudyName, compare, pareto, query, studies
 from nas.cli_resume import end_search, resume
 from nas.cli_train import train
@@ -74,29 +75,43 @@ def search(
     address: Annotated[str, typer.Option(envvar="RAY_ADDRESS", help="Ray: local, auto or host:6379.")] = "local",
 ) -> None:
     """Search the subnets of a run; the same command again continues the study."""
-    from nas.quantities import parse_limits
     from nas.run import Run
-    from nas.searching import DEFAULT_OBJECTIVES, search_run
+    from nas.searching import search_run
 
     opened = Run.open(run)
-    limits = parse_limits({"macs": (min_macs, max_macs), "params": (min_params, max_params), "top1": (min_top1, None)})
+    settings = _search_settings(
+        study_name=study_name, strategy=strategy, n_trials=n_trials, num_workers=num_workers, objective=objective,
+        min_macs=min_macs, max_macs=max_macs, min_params=min_params, max_params=max_params, min_top1=min_top1,
+        score=score, seed=seed,
+    )  # fmt: skip
     from nas.progress import SearchProgress
     from nas.signals import stop_requests
 
-    with stop_requests(_say_stopping) as stop, SearchProgress(_stderr(), n_trials) as progress:
-        study = search_run(
-            opened, n_trials=n_trials, study_name=study_name, strategy=strategy, limits=limits,
-            objectives=objective or DEFAULT_OBJECTIVES, num_workers=num_workers, score=score, seed=seed,
-            address=address, on_trial=progress.trial, stop=stop,
-        )  # fmt: skip
+    with stop_requests(_say_stopping) as should_stop, SearchProgress(_stderr(), n_trials) as progress:
+        study = search_run(opened, **settings, address=address, on_trial=progress.trial, stop=should_stop)
     end_search(opened, study_name, study, n_trials)
 
 
-app.command()(resume)
-app.command()(studies)
-app.command()(pareto)
-app.command()(query)
-app.command()(compare)
+def _search_settings(
+    objective: list[str] | None,
+    min_macs: str | None,
+    max_macs: str | None,
+    min_params: str | None,
+    max_params: str | None,
+    min_top1: str | None,
+    **others: Any,
+) -> dict[str, Any]:
+    """The options of `nas search` as `search_run` takes them. Raises ValueError for what is no quantity."""
+    from nas.quantities import parse_limits
+    from nas.searching import DEFAULT_OBJECTIVES
+
+    limits = parse_limits({"macs": (min_macs, max_macs), "params": (min_params, max_params), "top1": (min_top1, None)})
+    return {**others, "limits": limits, "objectives": objective or DEFAULT_OBJECTIVES}
+
+
+app.command("launch")(launch_command(search, _search_settings))
+for command in (jobs, logs, stop, resume, studies, pareto, query, compare):
+    app.command()(command)
 
 
 @app.command()

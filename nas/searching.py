@@ -66,19 +66,10 @@ def search_run(
     The other parameters, and what is raised beside RunError and CheckpointError: `nas.study.search`.
     """
     run = run if isinstance(run, Run) else Run.open(run)
-    storage = run.study(study_name)
-    if unknown := [name for name in objectives if name not in DIRECTIONS]:
-        raise ValueError(f"unknown metric {unknown[0]!r}; valid: {', '.join(DIRECTIONS)}")
-    directions = {name: DIRECTIONS[name] for name in objectives}
-    # everything that can be refused is, before torch and ray are even imported
-    cost = functools.partial(network_cost.costs, run.space)
-    problem = Problem(run.space, directions, limits or {}, cost, EVALUATED)
-    strategies.get(strategy, problem, seed)
-    preflight(run.space, problem.limits, cost)
-    if score not in SCORES:
-        raise ValueError(f"unknown score {score!r}; valid: {', '.join(SCORES)}")
-    if score == "calibrated":
-        require_calibration(run)
+    check_search(
+        run, study_name=study_name, strategy=strategy, limits=limits, objectives=objectives, score=score, seed=seed
+    )  # fmt: skip
+    storage, directions = run.study(study_name), {name: DIRECTIONS[name] for name in objectives}
     if num_workers is None:
         num_workers = min(os.cpu_count() or 1, lookahead)
 
@@ -107,6 +98,31 @@ def search_run(
         on_trial=on_trial,
         stop=stop,
     )
+
+
+def check_search(
+    run: Run,
+    *,
+    study_name: str = "default",
+    strategy: str = "evolution",
+    limits: Mapping[str, float] | None = None,
+    objectives: tuple[str, ...] | list[str] = DEFAULT_OBJECTIVES,
+    score: str = "inherited",
+    seed: int = 0,
+    **others: Any,
+) -> None:
+    """Raises for everything in the parameters of `search_run` that can be refused before torch and ray are imported."""
+    run.study(study_name)
+    if unknown := [name for name in objectives if name not in DIRECTIONS]:
+        raise ValueError(f"unknown metric {unknown[0]!r}; valid: {', '.join(DIRECTIONS)}")
+    cost = functools.partial(network_cost.costs, run.space)
+    problem = Problem(run.space, {name: DIRECTIONS[name] for name in objectives}, limits or {}, cost, EVALUATED)
+    strategies.get(strategy, problem, seed)
+    preflight(run.space, problem.limits, cost)
+    if score not in SCORES:
+        raise ValueError(f"unknown score {score!r}; valid: {', '.join(SCORES)}")
+    if score == "calibrated":
+        require_calibration(run)
 
 
 def evaluator_spec(run: Run) -> tuple[EvaluatorSpec, dict[str, str]]:

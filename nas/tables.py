@@ -20,10 +20,14 @@ if TYPE_CHECKING:
     from nas.export import Certificate
     from nas.querying import Answer
     from nas.study import Study
+    from workers.ray_jobs import Job
 
 console = Console()
 
-_TEXT = ("space", "architecture", "check", "result", "image", "study", "strategy", "limits", "last written")
+_TEXT = (
+    "space", "architecture", "check", "result", "image", "study", "strategy", "limits", "last written",
+    "status", "what", "since", "until",
+)  # fmt: skip
 
 
 def print_spaces(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -174,6 +178,15 @@ def print_trust(report: Mapping[str, Any]) -> None:
         gaps = (f"{row[name]:+.2%}" for name in ("gap_mean", "gap_min", "gap_max"))
         bins.add_row(show_quantity(row["macs_min"]), show_quantity(row["macs_max"]), str(row["n"]), *gaps)
     console.print(bins)
+
+
+def print_jobs(jobs: Sequence[Job]) -> None:
+    """The jobs of a cluster, times in this machine's zone."""
+    table = _table("job", "status", "what", "since", "until")
+    for job in jobs:
+        since, until = (f"{time.astimezone():%Y-%m-%d %H:%M:%S}" if time else "" for time in (job.started, job.ended))
+        table.add_row(job.id, job.status, job.what, since, until)
+    console.print(table)
 
 
 def print_certificate(c: Certificate) -> None:

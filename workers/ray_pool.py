@@ -1,6 +1,6 @@
 """`RayPool`: one Ray actor per worker, in a local Ray of its own or on a cluster.
 
-With `ray_train` the only place that knows Ray.
+With `ray_train` and `ray_jobs` the only place that knows Ray.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
+import grpc  # type: ignore[import-untyped]
 import ray
 from ray.exceptions import RayError, RayTaskError
 
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _TRIES = 3  # workers that may die of one evaluation, or in a row while starting, before that is given up
 _CONNECT_SECONDS = 5.0  # for an address that answers at all
+TOKEN_HINT = "where it asks for a token: RAY_AUTH_MODE=token, with RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
 
 
 class _Worker:
@@ -199,21 +201,28 @@ def connect(address: str, num_cpus: int, num_gpus: int) -> None:
             return
         if address != "auto":
             _check_reachable(address)
+        # Seconds to be let in by a cluster that answers; Ray takes 20, and a wrong token does not get better.
+        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "5")
         try:
             ray.init(address, **quiet)
         except Exception as error:  # Ray raises ConnectionError, RuntimeError, or its own, by what is missing
-            raise ConnectionError(f"no Ray cluster answers at {address!r}: {error}") from error
+            hint = f" ({TOKEN_HINT})" if isinstance(error, ConnectionError) else ""
+            raise ConnectionError(f"cannot join the Ray cluster at {address!r}: {str(error).strip()}{hint}") from error
 
 
 def _check_reachable(address: str) -> None:
-    """Fails in seconds where Ray would go on trying for half a minute."""
+    """Fails in seconds where Ray would go on trying for up to two minutes: nothing there, or no Ray."""
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdigit():
         raise ValueError(f"address is {address!r}; valid: local, auto, or host:port, for example 10.0.0.5:6379")
     try:
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
-    except OSError as error:
-        raise ConnectionError(f"no Ray cluster answers at {address!r}: {error}") from error
+        if os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true"):
+            with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+                channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=_CONNECT_SECONDS)
+    except (OSError, OverflowError, grpc.RpcError) as error:
+        reason = error.details() if isinstance(error, grpc.Call) else error
+        raise ConnectionError(f"no Ray cluster answers at {address!r}: {reason}") from error
 
 
 def warn_if_short_of(num_workers: int, needs: dict[str, float]) -> None:
