@@ -72,6 +72,14 @@ def search(
     score: Annotated[str, typer.Option(help="inherited, or calibrated by `nas trust`.")] = "inherited",
     seed: Annotated[int, typer.Option(help="Decides every proposal.")] = 0,
     address: Annotated[str, typer.Option(envvar="RAY_ADDRESS", help="Ray: local, auto or host:6379.")] = "local",
+    num_cpus: Annotated[float, typer.Option(min=0, help="CPUs that Ray reserves for a worker.")] = 1,
+    num_gpus: Annotated[float, typer.Option(min=0, help="GPUs for a worker, such as 0.25; they score on it.")] = 0,
+    lookahead: Annotated[
+        int, typer.Option(min=1, help="Trial n is proposed from trials 0 to n - lookahead; best 1.5 x workers or more.")
+    ] = 8,
+    evaluation_timeout: Annotated[
+        float | None, typer.Option(help="Seconds after which an evaluation hangs.", show_default="none")
+    ] = None,
 ) -> None:
     """Search the subnets of a run; the same command again continues the study."""
     from nas.quantities import parse_quantity
@@ -87,7 +95,8 @@ def search(
     with stop_requests(_say_stopping) as stop, SearchProgress(_stderr(), n_trials) as progress:
         study = search_run(
             opened, n_trials=n_trials, study_name=study_name, strategy=strategy, limits=limits,
-            objectives=objective or DEFAULT_OBJECTIVES, num_workers=num_workers, score=score, seed=seed,
+            objectives=objective or DEFAULT_OBJECTIVES, num_workers=num_workers, num_cpus=num_cpus,
+            num_gpus=num_gpus, lookahead=lookahead, evaluation_timeout=evaluation_timeout, score=score, seed=seed,
             address=address, on_trial=progress.trial, stop=stop,
         )  # fmt: skip
     if study.outcome == "stopped":

@@ -43,6 +43,10 @@ def search_run(
     limits: Mapping[str, float] | None = None,
     objectives: tuple[str, ...] | list[str] = DEFAULT_OBJECTIVES,
     num_workers: int | None = None,
+    num_cpus: float = 1,
+    num_gpus: float = 0,
+    evaluation_timeout: float | None = None,
+    lookahead: int = LOOKAHEAD,
     score: str = "inherited",
     seed: int = 0,
     address: str = "local",
@@ -56,7 +60,9 @@ def search_run(
     limits: upper limits on any of these. objectives: their names, the most important first.
     score: "inherited", or "calibrated": `top1` then is the stand-alone accuracy that the calibration of `nas trust`
     predicts, `top1_std` its standard deviation, and `top1_inherited` what was measured. A study has one of the two.
-    num_workers: Ray actors of one CPU each; by default one for each CPU, 0 evaluates in this process.
+    num_workers: Ray actors; by default one for each CPU, but no more than `lookahead`; 0 evaluates in this process.
+    num_gpus: where it is not 0, subnets are scored on a GPU. Such a study is another one than on the CPU, and shares no
+    evaluations with it: accuracies may differ by an image.
     The other parameters, and what is raised beside RunError and CheckpointError: `nas.study.search`.
     """
     run = run if isinstance(run, Run) else Run.open(run)
@@ -74,12 +80,12 @@ def search_run(
     if score == "calibrated":
         require_calibration(run)
     if num_workers is None:
-        num_workers = min(os.cpu_count() or 1, LOOKAHEAD)
+        num_workers = min(os.cpu_count() or 1, lookahead)
 
     from nas.study import search
 
     _check_score(run, study_name, score)
-    spec, context = evaluator_spec(run)
+    spec, context = evaluator_spec(run, "cuda" if num_gpus else "cpu")
     derive = calibrated(load_calibration(run, context["weights"])) if score == "calibrated" else None
     return search(
         run.space,
@@ -96,32 +102,36 @@ def search_run(
         derive=derive,
         cache=run.evaluations,
         num_workers=num_workers,
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
         address=address,
-        lookahead=LOOKAHEAD,
+        evaluation_timeout=evaluation_timeout,
+        lookahead=lookahead,
         on_trial=on_trial,
         stop=stop,
     )
 
 
-def evaluator_spec(run: Run) -> tuple[EvaluatorSpec, dict[str, str]]:
-    """How workers build the run's evaluator, and what its results depend on: the weights and the split."""
+def evaluator_spec(run: Run, device: str = "cpu") -> tuple[EvaluatorSpec, dict[str, str]]:
+    """How workers build the run's evaluator, and what its results depend on: the weights, the split, a GPU."""
     from nas.training import load_trained
 
-    return evaluator_of(run, *load_trained(run))
+    return evaluator_of(run, *load_trained(run), device)
 
 
 def evaluator_of(
-    run: Run, supernet: SharedWeights, state: Mapping[str, Any], data: ImageData
+    run: Run, supernet: SharedWeights, state: Mapping[str, Any], data: ImageData, device: str = "cpu"
 ) -> tuple[EvaluatorSpec, dict[str, str]]:
     """`evaluator_spec` of what `load_trained` gave."""
     from supernet.evaluate import evaluator_from_arrays, shared_arrays
     from workers.evaluator import EvaluatorSpec
 
     factory = functools.partial(
-        evaluator_from_arrays, run.space.to_dict(), data.mean, data.std, "cpu", members=run.recipe.members
+        evaluator_from_arrays, run.space.to_dict(), data.mean, data.std, device, members=run.recipe.members
     )
     spec = EvaluatorSpec(factory, shared_arrays(supernet.state_dict(), data))
-    return spec, {"weights": state["weights_hash"][:16], "data": state["data"][:16], "split": "validation"}
+    context = {"weights": state["weights_hash"][:16], "data": state["data"][:16], "split": "validation"}
+    return spec, context if device == "cpu" else context | {"device": device}
 
 
 def calibrated(calibration: Calibration) -> Derivation:

@@ -29,11 +29,15 @@ class WorkerStartError(RuntimeError):
 
 @dataclass(frozen=True)
 class Task:
-    """One evaluation to do. `tries`: how many workers have died of it so far."""
+    """One evaluation to do.
+
+    tries: workers lost to it so far. alone: whether it must go out in a call of its own.
+    """
 
     number: int
     arch: ArchLike
     tries: int = 0
+    alone: bool = False
 
 
 @dataclass(frozen=True)
