@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -126,9 +126,15 @@ class JournalStore:
         """Writes the next trial. Raises OSError when the disk is full."""
         genes = self._space.genes
         complete = trial.state == "complete"
-        record = optuna.trial.create_trial(
+        now = datetime.now()
+        record = FrozenTrial(  # `optuna.create_trial` converts every distribution anew, at twice the time of the rest
+            number=-1,
+            trial_id=-1,  # as there: Optuna numbers it when it is added
             state=TrialState.COMPLETE if complete else TrialState.FAIL,
+            value=None,
             values=[trial.metrics[name] for name in self._objectives] if complete else None,
+            datetime_start=now - timedelta(seconds=trial.seconds),
+            datetime_complete=now,
             params={gene.name: gene.choices[i] for gene, i in zip(genes, self._space.encode(trial.arch))},
             distributions=self._distributions,  # type: ignore[arg-type]
             user_attrs={
@@ -140,10 +146,11 @@ class JournalStore:
                 "seconds": trial.seconds,
                 "error": trial.error,
             },
-            constraints=dict(trial.constraints),
+            system_attrs={},
+            intermediate_values={},
         )
-        assert record.datetime_complete is not None
-        record.datetime_start = record.datetime_complete - timedelta(seconds=trial.seconds)
+        for name, excess in trial.constraints.items():
+            record.set_constraint(name, excess)
         self._study.add_trial(record)
         self._journal.stop_reading()  # Optuna has to see the first record it writes, and no other
         self._trials.append(trial)
