@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from search_spaces.arch import ArchLike
 from workers.evaluator import Evaluator, EvaluatorSpec
@@ -192,15 +192,15 @@ class RayPool:
 
     def _lose(self, call: _Call, error: RayError) -> list[Result]:
         """Replaces an actor that died."""
-        node_died = _NODE_DIED in str(error)
-        cause = "its machine is gone" if node_died else type(error).__name__
+        machine_gone = isinstance(error, ActorUnavailableError) or _NODE_DIED in str(error)
+        cause = "its machine is gone or out of reach" if machine_gone else type(error).__name__
         log.warning("a worker died (%s) and is replaced", cause)
-        if not call.tasks and not node_died:
+        if not call.tasks and not machine_gone:
             self._failed_starts += 1
             if self._failed_starts >= _START_TRIES:
                 raise WorkerStartError(f"{_START_TRIES} workers in a row died while starting: {error}")
         self._replace(call.actor)
-        return self._queue.lost(call.tasks, f"died ({cause})", blame=not node_died)
+        return self._queue.lost(call.tasks, f"died ({cause})", blame=not machine_gone)
 
     def _end_hanging(self, ref: ray.ObjectRef) -> list[Result]:
         call = self._busy.pop(ref)
