@@ -16,6 +16,7 @@ from nas.trust_report import load_calibration, require_calibration
 from search_spaces import cost as network_cost
 from search_spaces.arch import Arch
 from search_spaces.feasible import preflight
+from workers.pool import check_timeout
 
 if TYPE_CHECKING:
     from nas.calibration import Calibration
@@ -70,17 +71,18 @@ def search_run(
     if unknown := [name for name in objectives if name not in DIRECTIONS]:
         raise ValueError(f"unknown metric {unknown[0]!r}; valid: {', '.join(DIRECTIONS)}")
     directions = {name: DIRECTIONS[name] for name in objectives}
+    if num_workers is None:
+        num_workers = min(os.cpu_count() or 1, lookahead)
     # everything that can be refused is, before torch and ray are even imported
     cost = functools.partial(network_cost.costs, run.space)
     problem = Problem(run.space, directions, limits or {}, cost, EVALUATED)
     strategies.get(strategy, problem, seed)
     preflight(run.space, problem.limits, cost)
+    check_timeout(evaluation_timeout, num_workers)
     if score not in SCORES:
         raise ValueError(f"unknown score {score!r}; valid: {', '.join(SCORES)}")
     if score == "calibrated":
         require_calibration(run)
-    if num_workers is None:
-        num_workers = min(os.cpu_count() or 1, lookahead)
 
     from nas.study import search
 

@@ -22,7 +22,7 @@ from search_spaces.feasible import BatchCost, preflight
 from search_spaces.network import NetworkSpace
 from search_spaces.space import Space
 from workers.evaluator import CallableEvaluator, EvaluatorSpec
-from workers.pool import LocalPool, Pool
+from workers.pool import LocalPool, Pool, check_timeout
 
 Evaluate = Callable[[Any], float | Mapping[str, float]]
 
@@ -105,8 +105,7 @@ def search(
     seed, lookahead = _integer("seed", seed, 0), _integer("lookahead", lookahead, 1)
     if cache is not None and not context:
         raise ValueError("a shared cache needs a context that tells one evaluator's results from another's")
-    if evaluation_timeout is not None and num_workers == 0:
-        raise ValueError("an evaluation timeout needs workers: a hanging evaluation in this process cannot be ended")
+    check_timeout(evaluation_timeout, num_workers)
     problem = Problem(
         space,
         objectives or {"top1": "maximize"},

@@ -96,11 +96,10 @@ def test_whatever_goes_wrong_on_a_worker_is_a_failed_trial_with_the_reason():
             assert re.search(reason, trial.error)
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_an_evaluation_timeout_is_positive_and_needs_workers(num_workers):
-    message = "an evaluation timeout needs workers" if num_workers == 0 else "positive number of seconds, got 0"
-    with pytest.raises(ValueError, match=message):
-        nas.search(SPACE, score, n_trials=5, num_workers=num_workers, evaluation_timeout=0)
+@pytest.mark.parametrize("timeout", [0, -1.0, math.inf, math.nan])
+def test_an_evaluation_timeout_is_positive(timeout):
+    with pytest.raises(ValueError, match=f"must be a positive number of seconds, got {timeout}"):
+        nas.search(SPACE, score, n_trials=5, num_workers=1, evaluation_timeout=timeout)
 
 
 def test_an_interrupt_is_no_failed_trial():

@@ -121,6 +121,16 @@ class LocalPool:
         self.close()
 
 
+def check_timeout(seconds: float | None, num_workers: int) -> None:
+    """Raises ValueError for an evaluation timeout that is not positive, or without workers that could be ended."""
+    if seconds is None:
+        return
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"the evaluation timeout must be a positive number of seconds, got {seconds}")
+    if num_workers == 0:
+        raise ValueError("an evaluation timeout needs workers: a hanging evaluation in this process cannot be ended")
+
+
 def run_task(evaluator: Evaluator, task: Task, worker: str) -> Result:
     """Evaluates `task` here. Whatever goes wrong, short of an interrupt, becomes a failed result."""
     start = time.perf_counter()

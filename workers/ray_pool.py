@@ -13,7 +13,7 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from search_spaces.arch import ArchLike
 from workers.evaluator import Evaluator, EvaluatorSpec
-from workers.pool import Result, Task, WorkerStartError, describe, run_task, worker_name
+from workers.pool import Result, Task, WorkerStartError, check_timeout, describe, run_task, worker_name
 from workers.ray_connect import connect, environment, warn_if_short_of
 from workers.task_queue import TaskQueue
 
@@ -84,8 +84,7 @@ class RayPool:
     ) -> None:
         if num_workers < 1:
             raise ValueError(f"num_workers must be at least 1, got {num_workers}")
-        if evaluation_timeout is not None and not 0 < evaluation_timeout < math.inf:
-            raise ValueError(f"evaluation_timeout must be a positive number of seconds, got {evaluation_timeout}")
+        check_timeout(evaluation_timeout, num_workers)
         self._size, self._spec = num_workers, spec
         self._timeout = math.inf if evaluation_timeout is None else evaluation_timeout
         self._owns_ray = not ray.is_initialized()
