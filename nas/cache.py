@@ -41,18 +41,24 @@ class EvaluationCache:
         return self._metrics.get(key)
 
     def put(self, key: str, metrics: Mapping[str, float]) -> None:
-        """Adds one evaluation. Raises OSError when the disk is full."""
-        self._metrics[key] = dict(metrics)
+        """Adds one evaluation, unless another process has added it since. Raises OSError when the disk is full."""
         if self._file is None:
+            self._metrics[key] = dict(metrics)
             return
         line = json.dumps({"context": self._context, "key": key, "metrics": dict(metrics)}).encode() + b"\n"
         fcntl.flock(self._file, fcntl.LOCK_EX)
         try:
+            self._read_new_lines()
+            if key in self._metrics:
+                return
             size = os.fstat(self._file).st_size
             if size and os.pread(self._file, 1, size - 1) != b"\n":
                 line = b"\n" + line  # ends what a killed writer began
             if os.write(self._file, line) < len(line):
                 raise OSError(f"could not write to the evaluation cache: the disk is full, {size} bytes written so far")
+            self._metrics[key] = dict(metrics)
+            if self._read_up_to == size:
+                self._read_up_to += len(line)
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 

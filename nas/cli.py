@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -57,7 +57,9 @@ app.command()(trust)
 def search(
     run: RunFolder,
     study_name: StudyName = "default",
-    strategy: Annotated[str, typer.Option(help="evolution or random.")] = "evolution",
+    strategy: Annotated[
+        str, typer.Option(help="predictor, evolution, local, …; an unknown one lists all.")
+    ] = "predictor",
     n_trials: Annotated[int, typer.Option(min=1, help="Trials in all, those of an earlier call included.")] = 100,
     num_workers: Annotated[
         int | None, typer.Option(min=0, help="Ray workers; 0 evaluates in this process.", show_default="one a CPU")
@@ -73,6 +75,14 @@ def search(
     score: Annotated[str, typer.Option(help="inherited, or calibrated by `nas trust`.")] = "inherited",
     seed: Annotated[int, typer.Option(help="Decides every proposal.")] = 0,
     address: Annotated[str, typer.Option(envvar="RAY_ADDRESS", help="Ray: local, auto or host:6379.")] = "local",
+    num_cpus: Annotated[float, typer.Option(min=0, help="CPUs that Ray reserves for a worker.")] = 1,
+    num_gpus: Annotated[float, typer.Option(min=0, help="GPUs for a worker, such as 0.25; they score on it.")] = 0,
+    lookahead: Annotated[
+        int, typer.Option(min=1, help="Trial n is proposed from trials 0 to n - lookahead; best 1.5 x workers or more.")
+    ] = 8,
+    evaluation_timeout: Annotated[
+        float | None, typer.Option(help="Seconds after which an evaluation hangs.", show_default="none")
+    ] = None,
 ) -> None:
     """Search the subnets of a run; the same command again continues the study."""
     from nas.run import Run
@@ -82,7 +92,8 @@ def search(
     settings = _search_settings(
         study_name=study_name, strategy=strategy, n_trials=n_trials, num_workers=num_workers, objective=objective,
         min_macs=min_macs, max_macs=max_macs, min_params=min_params, max_params=max_params, min_top1=min_top1,
-        score=score, seed=seed,
+        score=score, seed=seed, num_cpus=num_cpus, num_gpus=num_gpus, lookahead=lookahead,
+        evaluation_timeout=evaluation_timeout,
     )  # fmt: skip
     from nas.progress import SearchProgress
     from nas.signals import stop_requests

@@ -39,14 +39,20 @@ def ranks(values: np.ndarray, violations: np.ndarray) -> np.ndarray:
 def crowding(values: np.ndarray, fronts: np.ndarray) -> np.ndarray:
     """Crowding distance within each front, float64 [n]; infinite at the ends of a front (Deb et al. 2002, III-B)."""
     distance = np.zeros(len(values))
-    for front_ in np.unique(fronts):
-        members = np.flatnonzero(fronts == front_)
-        for column in values[members].T:
-            order = members[np.argsort(column, kind="stable")]
-            ordered = np.sort(column)
-            distance[order[[0, -1]]] = np.inf
-            if ordered[-1] > ordered[0]:
-                distance[order[1:-1]] += (ordered[2:] - ordered[:-2]) / (ordered[-1] - ordered[0])
+    if not len(values):
+        return distance
+    starts = np.flatnonzero(np.diff(np.sort(fronts))) + 1
+    first, last = np.append(0, starts), np.append(starts, len(values)) - 1
+    sizes = last - first + 1
+    for column in values.T:
+        order = np.lexsort((column, fronts))  # front after front, each by value
+        ordered = column[order]
+        spans = np.repeat(ordered[last] - ordered[first], sizes)
+        inner = spans > 0
+        inner[first] = inner[last] = False
+        i = np.flatnonzero(inner)
+        distance[order[i]] += (ordered[i + 1] - ordered[i - 1]) / spans[i]
+        distance[order[first]] = distance[order[last]] = np.inf
     return distance
 
 

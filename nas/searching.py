@@ -18,6 +18,7 @@ from search_spaces import cost as network_cost
 from search_spaces.arch import Arch
 from search_spaces.feasible import preflight
 from search_spaces.limits import Limit
+from workers.pool import check_timeout
 
 if TYPE_CHECKING:
     from nas.calibration import Calibration
@@ -44,13 +45,16 @@ def search_run(
     *,
     n_trials: int = 100,
     study_name: str = "default",
-    strategy: str = "evolution",
+    strategy: str = strategies.DEFAULT_STRATEGY,
     limits: Mapping[str, Limit] | None = None,
     objectives: tuple[str, ...] | list[str] = DEFAULT_OBJECTIVES,
     num_workers: int | None = None,
+    num_cpus: float = 1,
+    num_gpus: float = 0,
+    evaluation_timeout: float | None = None,
+    lookahead: int = LOOKAHEAD,
     score: str = "inherited",
     seed: int = 0,
-    lookahead: int = LOOKAHEAD,
     address: str = "local",
     on_trial: Callable[[Trial], None] | None = None,
     stop: Callable[[], bool] | None = None,
@@ -62,21 +66,24 @@ def search_run(
     limits: upper limits on any of these, or pairs (lowest, highest). objectives: their names, the most important first.
     score: "inherited", or "calibrated": `top1` then is the stand-alone accuracy that the calibration of `nas trust`
     predicts, `top1_std` its standard deviation, and `top1_inherited` what was measured. A study has one of the two.
-    num_workers: Ray actors of one CPU each; by default one for each CPU, 0 evaluates in this process.
+    num_workers: Ray actors; by default one for each CPU, but no more than `lookahead`; 0 evaluates in this process.
+    num_gpus: where it is not 0, subnets are scored on a GPU. Such a study is another one than on the CPU, and shares no
+    evaluations with it: accuracies may differ by an image.
     The other parameters, and what is raised beside RunError and CheckpointError: `nas.study.search`.
     """
     run = run if isinstance(run, Run) else Run.open(run)
-    check_search(
-        run, study_name=study_name, strategy=strategy, limits=limits, objectives=objectives, score=score, seed=seed
-    )  # fmt: skip
-    storage, directions = run.study(study_name), {name: DIRECTIONS[name] for name in objectives}
     if num_workers is None:
         num_workers = min(os.cpu_count() or 1, lookahead)
+    check_search(
+        run, study_name=study_name, strategy=strategy, limits=limits, objectives=objectives, score=score, seed=seed,
+        num_workers=num_workers, evaluation_timeout=evaluation_timeout,
+    )  # fmt: skip
+    storage, directions = run.study(study_name), {name: DIRECTIONS[name] for name in objectives}
 
     from nas.study import search
 
     _check_score(run, study_name, score)
-    spec, context = evaluator_spec(run)
+    spec, context = evaluator_spec(run, "cuda" if num_gpus else "cpu")
     derive = calibrated(load_calibration(run, context["weights"])) if score == "calibrated" else None
     return search(
         run.space,
@@ -93,7 +100,10 @@ def search_run(
         derive=derive,
         cache=run.evaluations,
         num_workers=num_workers,
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
         address=address,
+        evaluation_timeout=evaluation_timeout,
         lookahead=lookahead,
         on_trial=on_trial,
         stop=stop,
@@ -104,9 +114,11 @@ def check_search(
     run: Run,
     *,
     study_name: str = "default",
-    strategy: str = "evolution",
-    limits: Mapping[str, float] | None = None,
+    strategy: str = strategies.DEFAULT_STRATEGY,
+    limits: Mapping[str, Limit] | None = None,
     objectives: tuple[str, ...] | list[str] = DEFAULT_OBJECTIVES,
+    num_workers: int | None = None,
+    evaluation_timeout: float | None = None,
     score: str = "inherited",
     seed: int = 0,
     **others: Any,
@@ -119,31 +131,33 @@ def check_search(
     problem = Problem(run.space, {name: DIRECTIONS[name] for name in objectives}, limits or {}, cost, EVALUATED)
     strategies.get(strategy, problem, seed)
     preflight(run.space, problem.limits, cost)
+    check_timeout(evaluation_timeout, num_workers)
     if score not in SCORES:
         raise ValueError(f"unknown score {score!r}; valid: {', '.join(SCORES)}")
     if score == "calibrated":
         require_calibration(run)
 
 
-def evaluator_spec(run: Run) -> tuple[EvaluatorSpec, dict[str, str]]:
-    """How workers build the run's evaluator, and what its results depend on: the weights and the split."""
+def evaluator_spec(run: Run, device: str = "cpu") -> tuple[EvaluatorSpec, dict[str, str]]:
+    """How workers build the run's evaluator, and what its results depend on: the weights, the split, a GPU."""
     from nas.training import load_trained
 
-    return evaluator_of(run, *load_trained(run))
+    return evaluator_of(run, *load_trained(run), device)
 
 
 def evaluator_of(
-    run: Run, supernet: SharedWeights, state: Mapping[str, Any], data: ImageData
+    run: Run, supernet: SharedWeights, state: Mapping[str, Any], data: ImageData, device: str = "cpu"
 ) -> tuple[EvaluatorSpec, dict[str, str]]:
     """`evaluator_spec` of what `load_trained` gave."""
     from supernet.evaluate import evaluator_from_arrays, shared_arrays
     from workers.evaluator import EvaluatorSpec
 
     factory = functools.partial(
-        evaluator_from_arrays, run.space.to_dict(), data.mean, data.std, "cpu", members=run.recipe.members
+        evaluator_from_arrays, run.space.to_dict(), data.mean, data.std, device, members=run.recipe.members
     )
     spec = EvaluatorSpec(factory, shared_arrays(supernet.state_dict(), data))
-    return spec, context_of(state)
+    context = context_of(state)
+    return spec, context if device == "cpu" else context | {"device": device}
 
 
 def context_of(state: Mapping[str, Any]) -> dict[str, str]:

@@ -23,7 +23,7 @@ from search_spaces.limits import BatchCost, Limit
 from search_spaces.network import NetworkSpace
 from search_spaces.space import Space
 from workers.evaluator import CallableEvaluator, EvaluatorSpec
-from workers.pool import LocalPool, Pool
+from workers.pool import LocalPool, Pool, check_timeout
 
 Evaluate = Callable[[Any], float | Mapping[str, float]]
 
@@ -58,7 +58,7 @@ def search(
     *,
     n_trials: int,
     seed: int = 0,
-    strategy: str = "evolution",
+    strategy: str = strategies.DEFAULT_STRATEGY,
     objectives: Mapping[str, str] | None = None,
     limits: Mapping[str, Limit] | None = None,
     cost: Callable[[Any], Mapping[str, float]] | BatchCost | None = None,
@@ -72,6 +72,7 @@ def search(
     num_cpus: float = 1,
     num_gpus: float = 0,
     address: str = "local",
+    evaluation_timeout: float | None = None,
     lookahead: int = 8,
     on_trial: Callable[[Trial], None] | None = None,
     stop: Callable[[], bool] | None = None,
@@ -95,6 +96,8 @@ def search(
         default a study with a `storage` has a file beside it of its own.
     num_workers: 0 evaluates in this process, otherwise the number of Ray actors, each with `num_cpus` and `num_gpus`.
     address: of Ray: "local" starts one for this search, "auto" or "host:6379" connects.
+    evaluation_timeout: seconds after which a worker is ended and its evaluation tried again, three times in all; then
+        the trial is a failed one. None waits as long as it takes.
     lookahead: trial n may depend on trials 0 to n - lookahead; see `nas.loop.run`, also for `on_trial` and `stop`.
 
     Raises ValueError for settings that make no sense, InfeasibleLimitsError (with the nearest reachable values) before
@@ -105,6 +108,7 @@ def search(
     seed, lookahead = _integer("seed", seed, 0), _integer("lookahead", lookahead, 1)
     if cache is not None and not context:
         raise ValueError("a shared cache needs a context that tells one evaluator's results from another's")
+    check_timeout(evaluation_timeout, num_workers)
     problem = Problem(
         space,
         objectives or {"top1": "maximize"},
@@ -123,7 +127,7 @@ def search(
         store = MemoryStore() if storage is None else JournalStore(storage, identity, space, n_trials)
         stack.callback(store.close)
         evaluations = stack.enter_context(closing(_cache(cache, context, storage, store.uid)))
-        pool = stack.enter_context(_pool(spec, num_workers, num_cpus, num_gpus, address))
+        pool = stack.enter_context(_pool(spec, num_workers, num_cpus, num_gpus, address, evaluation_timeout))
         recorded = DerivingStore(store, problem, derive) if derive else store
         outcome = loop.run(
             problem, searcher, pool, recorded, n_trials, lookahead, evaluations,
@@ -171,9 +175,11 @@ def _cache(
     return EvaluationCache(f"{storage}.evaluations", uid)
 
 
-def _pool(spec: EvaluatorSpec, num_workers: int, num_cpus: float, num_gpus: float, address: str) -> Pool:
+def _pool(
+    spec: EvaluatorSpec, num_workers: int, num_cpus: float, num_gpus: float, address: str, timeout: float | None
+) -> Pool:
     if num_workers == 0:
         return LocalPool(spec)
     from workers.ray_pool import RayPool  # slow to import, and not needed in process
 
-    return RayPool(spec, num_workers, num_cpus, num_gpus, address)
+    return RayPool(spec, num_workers, num_cpus, num_gpus, address, timeout)

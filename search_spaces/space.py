@@ -94,7 +94,8 @@ class Space(ABC, Generic[A]):
         free = [i for i, gene in enumerate(self.genes) if len(gene.choices) > 1]
         for _ in range(32 if free else 0):
             child = list(parent)
-            hits = [i for i in free if rng.random() < 1 / len(free)] or [free[int(rng.integers(len(free)))]]
+            draws = rng.random(len(free)).tolist()
+            hits = [i for i, u in zip(free, draws) if u < 1 / len(free)] or [free[int(rng.integers(len(free)))]]
             for i in hits:
                 child[i] = _other_choice(parent[i], self.genes[i], rng)
             mutant = self.decode(child)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
@@ -105,6 +106,17 @@ def test_search_pareto_export_chain(nas, run_copy, tmp_path):
     assert code == 2
     assert "limits.macs is 2000000.0 in the study and 1000000.0 now" in err
     assert "seed is 1 in the study and 2 now" in err
+    code, _, err = nas("search", run_copy, "--num-workers", 0, "--max-macs", "2M", "--seed", 1, "--lookahead", 4)
+    assert code == 2
+    assert "lookahead is 8 in the study and 4 now" in err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="shows that the evaluator asks for the GPU that is not there")
+def test_gpus_are_used_where_asked_for(nas, run_copy):
+    code, _, err = nas("search", run_copy, "--num-workers", 0, "--num-gpus", 1)
+    assert code == 1
+    assert "the evaluator could not be built" in err
+    assert "NVIDIA" in err or "CUDA" in err
 
 
 def test_a_second_study_shares_evaluations_and_has_its_own_picture(nas, run_copy):
@@ -142,6 +154,7 @@ def test_a_second_study_shares_evaluations_and_has_its_own_picture(nas, run_copy
         (["search", "RUN", "--objective", "accuracy"], "unknown metric 'accuracy'; valid: top1, macs, params"),
         (["search", "RUN", "--max-macs", "lots"], "'lots' is not a quantity"),
         (["search", "RUN", "--max-macs", "-5"], "'-5' is not a quantity"),
+        (["search", "RUN", "--evaluation-timeout", "5", "--num-workers", "0"], "an evaluation timeout needs workers"),
         (["search", "RUN", "--study-name", "../x"], "study name '../x' is not valid"),
         (["pareto", "RUN"], "has no study 'default'; studies: none yet"),
         (["export", "RUN", "--best", "-o", "NEW"], "has no study 'default'"),

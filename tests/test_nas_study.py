@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import math
+import os
 import re
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -49,6 +53,53 @@ def test_whatever_an_evaluation_raises_is_a_failed_trial_with_a_short_message(er
         assert (trial.state == "failed") == (trial.arch["a"] % 2 == 1)
         assert trial.error is None or type(error).__name__ in trial.error
         assert len(trial.error or "") < 1200
+
+
+def going_wrong(kill, arch):
+    """One gene decides how; the first of those that kill or hang are enough."""
+    if arch.key in kill["kills"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if arch.key in kill["hangs"]:
+        time.sleep(1000)
+    match arch["a"]:
+        case 0:
+            raise ValueError("bad shape")
+        case 1:
+            return {"top1": math.nan}
+        case 2:
+            return {"accuracy": 0.5}
+    return score(arch)
+
+
+@pytest.mark.usefixtures("ray_address")
+def test_whatever_goes_wrong_on_a_worker_is_a_failed_trial_with_the_reason():
+    expected = nas.search(SPACE, score, n_trials=40, strategy="random")
+    kills, hangs = [trial.arch.key for trial in expected.trials if trial.arch["a"] > 2][7:9]
+    study = nas.search(
+        SPACE, functools.partial(going_wrong, {"kills": kills, "hangs": hangs}), n_trials=40, strategy="random",
+        num_workers=2, evaluation_timeout=3,
+    )  # fmt: skip
+    reasons = {
+        0: r"^ValueError: bad shape \(test_nas_study.py:\d+\)$",
+        1: "metric 'top1' is nan",
+        2: "^the evaluator did not return metric 'top1'; it returned: accuracy$",
+        kills: f"^3 workers were lost to {kills}; the last one died \\(ActorDiedError\\)$",
+        hangs: f"^3 workers were lost to {hangs}; the last one took longer than the evaluation timeout of 3 s$",
+    }
+    for trial, other in zip(study.trials, expected.trials, strict=True):
+        assert trial.arch == other.arch
+        reason = reasons.get(trial.arch.key, reasons.get(trial.arch["a"]))
+        if reason is None:
+            assert (trial.state, trial.metrics) == ("complete", other.metrics)
+        else:
+            assert trial.state == "failed"
+            assert re.search(reason, trial.error)
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, math.inf, math.nan])
+def test_an_evaluation_timeout_is_positive(timeout):
+    with pytest.raises(ValueError, match=f"must be a positive number of seconds, got {timeout}"):
+        nas.search(SPACE, score, n_trials=5, num_workers=1, evaluation_timeout=timeout)
 
 
 def test_an_interrupt_is_no_failed_trial():

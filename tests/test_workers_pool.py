@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from search_cases import choice_space, score, spec_of
 
-from workers import ray_pool
+from workers import ray_connect, ray_pool
 from workers.evaluator import EvaluatorSpec
 from workers.pool import LocalPool, Pool, Result, WorkerStartError
 
@@ -184,7 +184,7 @@ def test_an_evaluation_that_kills_three_workers_fails(make_pool: MakePool) -> No
     results = results_of(pool, ARCHS)
     failed = [r for r in results if r.error]
     assert [r.number for r in failed] == [3]
-    assert "3 workers died" in str(failed[0].error)
+    assert "3 workers were lost" in str(failed[0].error)
     assert ARCHS[3].key in str(failed[0].error)
 
 
@@ -220,7 +220,7 @@ def test_a_ray_that_was_there_before_stays() -> None:
 )
 def test_an_address_without_a_cluster_is_refused(address: str, error: type[Exception]) -> None:
     with pytest.raises(error, match=address):
-        ray_pool.connect(address, 1, 0)
+        ray_connect.connect(address, 1, 0)
 
 
 @pytest.mark.parametrize("number", [0, -1])

@@ -29,11 +29,15 @@ class WorkerStartError(RuntimeError):
 
 @dataclass(frozen=True)
 class Task:
-    """One evaluation to do. `tries`: how many workers have died of it so far."""
+    """One evaluation to do.
+
+    tries: workers lost to it so far. alone: whether it must go out in a call of its own.
+    """
 
     number: int
     arch: ArchLike
     tries: int = 0
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,16 @@ class LocalPool:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def check_timeout(seconds: float | None, num_workers: int | None) -> None:
+    """Raises ValueError for an evaluation timeout that is not positive, or without workers that could be ended."""
+    if seconds is None:
+        return
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"the evaluation timeout must be a positive number of seconds, got {seconds}")
+    if num_workers == 0:
+        raise ValueError("an evaluation timeout needs workers: a hanging evaluation in this process cannot be ended")
 
 
 def run_task(evaluator: Evaluator, task: Task, worker: str) -> Result:

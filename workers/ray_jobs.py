@@ -23,7 +23,7 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
-from workers.ray_pool import TOKEN_HINT
+from workers.ray_connect import TOKEN_HINT
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 ENDED = ("succeeded", "failed", "stopped")

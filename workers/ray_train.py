@@ -21,7 +21,7 @@ import ray.train.torch
 import torch
 from ray import cloudpickle
 
-from workers.ray_pool import connect, environment, warn_if_short_of
+from workers.ray_connect import connect, environment, warn_if_short_of
 
 log = logging.getLogger(__name__)
 

@@ -23,6 +23,8 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "nsga3": NSGAIIIStrategy,
 }
 
+DEFAULT_STRATEGY = "predictor"
+
 
 def get(name: str, problem: Problem, seed: int) -> Strategy:
     """The strategy `name`; ValueError lists the valid names."""

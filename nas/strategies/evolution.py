@@ -26,16 +26,20 @@ class EvolutionStrategy(Strategy):
         self.warmup, self.population = warmup, population
         self._members: list[Trial] = []  # best first
         self._fronts: list[int] = []  # the front of each: 0 is dominated by none
+        self._values = np.empty((0, len(problem.objectives)))  # of the members, to be minimised
+        self._violations = np.empty(0)
 
     def tell(self, trial: Trial) -> None:
         """Lets a completed trial into the population, at the cost of the worst member when it is full."""
         if trial.state != "complete":
             return
         members = [*self._members, trial]
-        values = pareto.points(members, self.problem.objectives)
-        fronts = pareto.ranks(values, np.array([member.violation for member in members]))
-        order = np.lexsort((-pareto.crowding(values, fronts), fronts))[: self.population]
-        self._members, self._fronts = [members[i] for i in order], fronts[order].tolist()
+        values = np.concatenate((self._values, pareto.points([trial], self.problem.objectives)))
+        violations = np.append(self._violations, trial.violation)
+        fronts = pareto.ranks(values, violations)
+        best = np.lexsort((-pareto.crowding(values, fronts), fronts))[: self.population]
+        self._members, self._fronts = [members[i] for i in best], fronts[best].tolist()
+        self._values, self._violations = values[best], violations[best]
 
     def candidates(self, number: int, rng: np.random.Generator) -> Iterator[ArchLike]:
         """Children of the population, or samples during the warm-up."""

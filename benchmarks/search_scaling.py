@@ -1,0 +1,73 @@
+"""How much faster two workers search than one.
+
+    python benchmarks/search_scaling.py RUN [--workers 1 2] [--n-trials 24] [--repeats 4] [--seed 0]
+
+RUN: a run folder of `nas train`, CIFAR-10's for instance; how well it is trained does not matter. For every repeat and
+number of workers a copy of it, without its evaluations, is searched with a seed of that repeat's own: so the numbers
+of workers evaluate the same subnets, in turns. The time is from the fourth trial recorded to the last, without the
+start of Ray and of the workers. Prints the seconds and the speed-up of each repeat over the first number of workers and
+their median (1.8 on two cores is the aim for two workers).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from machine import describe
+
+import nas
+from nas.trial import Trial
+
+SKIPPED = 4  # trials
+IGNORED = shutil.ignore_patterns("evaluations.jsonl", "studies", "tensorboard", "*.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--n-trials", type=int, default=24)
+    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max-macs", type=float, help="such as 40e6, for shorter evaluations")
+    args = parser.parse_args()
+    limits = {} if args.max_macs is None else {"macs": args.max_macs}
+    print(f"load {os.getloadavg()[0]:.1f}, {describe()}, Ray {version('ray')}; n {args.n_trials} trials, {args.run}")
+    speed_ups: dict[int, list[float]] = {workers: [] for workers in args.workers[1:]}
+    for repeat in range(args.repeats):
+        seed = args.seed + repeat
+        turns = args.workers if repeat % 2 == 0 else args.workers[::-1]  # what drifts meets all alike
+        seconds = {workers: timed(args.run, workers, args.n_trials, seed, limits) for workers in turns}
+        base = seconds[args.workers[0]]
+        for workers in args.workers[1:]:
+            speed_ups[workers].append(base / seconds[workers])
+        print(f"seed {seed}: " + ", ".join(f"{w} workers {seconds[w]:.1f} s" for w in args.workers), flush=True)
+    for workers, ratios in speed_ups.items():
+        listed = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+        print(f"{workers} workers over {args.workers[0]}: {np.median(ratios):.2f} ({listed})")
+
+
+def timed(run: Path, num_workers: int, n_trials: int, seed: int, limits: dict[str, float]) -> float:
+    """Seconds from the record of trial SKIPPED - 1, when every worker is at work, to that of the last one."""
+    times: list[float] = []
+
+    def note(trial: Trial) -> None:
+        times.append(time.perf_counter())
+
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(shutil.copytree(run, Path(folder) / "run", ignore=IGNORED))
+        nas.search_run(
+            copy, n_trials=n_trials, strategy="random", seed=seed, limits=limits, num_workers=num_workers, on_trial=note
+        )
+    return times[-1] - times[SKIPPED - 1]
+
+
+if __name__ == "__main__":
+    main()
