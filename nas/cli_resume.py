@@ -20,6 +20,13 @@ def resume(
     num_workers: Annotated[
         int | None, typer.Option(min=0, help="Ray workers; 0 evaluates in this process.", show_default="one a CPU")
     ] = None,
+    num_cpus: Annotated[float, typer.Option(min=0, help="CPUs that Ray reserves for a worker.")] = 1,
+    num_gpus: Annotated[
+        float | None, typer.Option(min=0, help="GPUs for a worker.", show_default="1 for a study scored on GPUs")
+    ] = None,
+    evaluation_timeout: Annotated[
+        float | None, typer.Option(help="Seconds after which an evaluation hangs.", show_default="none")
+    ] = None,
     address: Annotated[str, typer.Option(envvar="RAY_ADDRESS", help="Ray: local, auto or host:6379.")] = "local",
 ) -> None:
     """Continue a study with the settings that it records: strategy, seed, limits, objectives, score."""
@@ -36,7 +43,8 @@ def resume(
         print(f"study {study_name!r} is finished with {done} trials; extend it with --n-trials N", file=sys.stderr)
     with stop_requests(say_stopping) as stop, SearchProgress(stderr(), total) as progress:
         study = resume_run(
-            opened, study_name, n_trials=total, num_workers=num_workers, address=address,
+            opened, study_name, n_trials=total, num_workers=num_workers, num_cpus=num_cpus, num_gpus=num_gpus,
+            evaluation_timeout=evaluation_timeout, address=address,
             on_trial=progress.trial, stop=stop,
         )  # fmt: skip
     end_search(opened, study_name, study, total)

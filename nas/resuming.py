@@ -21,6 +21,9 @@ def resume_run(
     *,
     n_trials: int | None = None,
     num_workers: int | None = None,
+    num_cpus: float = 1,
+    num_gpus: float | None = None,
+    evaluation_timeout: float | None = None,
     address: str = "local",
     on_trial: Callable[[Trial], None] | None = None,
     stop: Callable[[], bool] | None = None,
@@ -28,8 +31,9 @@ def resume_run(
     """Continues a study of `search_run` by strategy, seed, limits, objectives, lookahead and score as it has them.
 
     n_trials: trials in all; by default as many as were last asked for. A study that has them already is returned as
-    it is. The other parameters, and what is raised beside RunError for an unknown study, for one that says no number
-    of trials, and for one that was searched on weights that the run no longer has: `search_run`.
+    it is. num_gpus: of each worker; by default one where the study was scored on GPUs. The other parameters, and what
+    is raised beside RunError for an unknown study, for one that says no number of trials, and for one that was searched
+    on weights that the run no longer has: `search_run`.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     stored = read_run_study(run, study_name)
@@ -52,6 +56,9 @@ def resume_run(
         limits=identity.limits,
         objectives=list(identity.objectives),
         num_workers=num_workers,
+        num_cpus=num_cpus,
+        num_gpus=float("device" in identity.context) if num_gpus is None else num_gpus,
+        evaluation_timeout=evaluation_timeout,
         score=identity.context.get("score", "inherited"),
         seed=identity.seed,
         lookahead=identity.lookahead,
