@@ -1,7 +1,7 @@
 """What to try and what people touch: strategies, store, search loop, export and the command line.
 
 The public functions, imported when first used so that `import nas` stays light:
-`train`, `search`, `search_run`, `open_study`, `load_study`, `export_subnet`, `trust_run`.
+`train`, `search`, `search_run`, `open_study`, `load_study`, `export_subnet`, `trust_run`, `finetune_run`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ _PUBLIC = {
     "Study": "nas.study",
     "Trial": "nas.trial",
     "export_subnet": "nas.export",
+    "finetune_run": "nas.finetune",
     "load_study": "nas.study",
     "open_study": "nas.searching",
     "search": "nas.study",

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nas.cli_finetune import finetune
 from nas.cli_train import train
 from nas.cli_trust import trust
 from nas.terminal import drawn
@@ -50,6 +51,7 @@ def spaces(as_json: Json = False) -> None:
 
 app.command()(train)
 app.command()(trust)
+app.command()(finetune)
 
 StudyName = Annotated[str, typer.Option(help="Name of the study within the run.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `nas train`.")]
@@ -121,6 +123,7 @@ def export(
     trial: Annotated[int | None, typer.Option(help="Number of a trial of the study.")] = None,
     best: Annotated[bool, typer.Option("--best", help="The best feasible trial by the first objective.")] = False,
     arch: Annotated[str | None, typer.Option(help="An architecture as JSON, as in `nas pareto --json`.")] = None,
+    finetuned: Annotated[bool, typer.Option("--finetuned", help="With the weights that `nas finetune` kept.")] = False,
     study_name: StudyName = "default",
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")] = False,
     as_json: Json = False,
@@ -135,7 +138,7 @@ def export(
     chosen = pick_arch(opened, study_name, trial=trial, best=best, arch=arch)
     from nas.export import export_subnet
 
-    certificate = export_subnet(opened, chosen, out, force=force)
+    certificate = export_subnet(opened, chosen, out, force=force, finetuned=study_name if finetuned else None)
     if as_json:
         _print_json(asdict(certificate) | {"out": str(out)})
     else:

@@ -113,6 +113,33 @@ def save_trust(report: Mapping[str, Any], path: Path, title: str) -> None:
     figure.savefig(path, dpi=150)
 
 
+def save_finetuning(report: Mapping[str, Any], path: Path, title: str) -> None:
+    """Draws, for each trial, the accuracy before and after fine-tuning, and faintly every sample's."""
+    rows = sorted(report["trials"], key=lambda row: row["top1"])
+    figure = Figure(figsize=(8, 1.6 + 0.5 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    _clean(axes)
+    height = {row["trial"]: y for y, row in enumerate(rows)}
+    samples = [(s["top1"], height[s["trial"]]) for row in rows for s in row["samples"] if s["error"] is None]
+    tuned = [row for row in rows if row["finetuned"] is not None]
+    axes.hlines([height[row["trial"]] for row in tuned], [row["inherited"] for row in tuned],
+                [row["finetuned"] for row in tuned], color=BLUE, lw=2)  # fmt: skip
+    if samples:
+        axes.plot(*zip(*samples), ".", ms=7, mew=0, color=GREY, alpha=0.6, label="a sample")
+    axes.scatter([row["inherited"] for row in rows], list(height.values()), s=60, color=ORANGE, zorder=3,
+                 label="inherited")  # fmt: skip
+    axes.scatter([row["finetuned"] for row in tuned], [height[row["trial"]] for row in tuned], s=60, color=BLUE,
+                 zorder=3, label="best sample")  # fmt: skip
+    labels = [f"trial {row['trial']}, {show_quantity(row['macs'])}" for row in rows]
+    axes.set_yticks(list(height.values()), labels)
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_xlabel("search-validation top-1 (the best sample is chosen by it)")
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+    axes.set_title(title, loc="left", fontsize=12, parse_math=False)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.savefig(path, dpi=150)
+
+
 def _correlation(name: str, figure: Mapping[str, Any]) -> str:
     if figure["value"] is None:
         return f"{name} none"
