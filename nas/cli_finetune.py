@@ -21,7 +21,7 @@ def finetune(
     samples: Annotated[int, typer.Option(help="Learning rates and weight decays to try for each trial.")] = 8,
     seed: Annotated[int, typer.Option(help="Decides what is sampled, and the batches.")] = 0,
     num_workers: Annotated[
-        int | None, typer.Option(help="Samples under way at a time.", show_default="one a CPU")
+        int | None, typer.Option(help="Samples under way at a time.", show_default="as Ray has room")
     ] = None,
     num_cpus: Annotated[float, typer.Option(help="CPUs of each.")] = 1,
     num_gpus: Annotated[float, typer.Option(help="GPUs of each; fractions are allowed.")] = 0,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEFAULT_SAMPLES = 8
-MOST_SAMPLES = 10_000
 MOST_SEED = 2**32
 
 OnProgress = Callable[[Mapping[str, Any]], None]
@@ -63,24 +61,26 @@ def finetune_run(
     fine-tuning that does not improve on them is not kept. No test image is scored.
     Every sample that ended is recorded, for the supernet's weights as they are, and never trained again: an interrupted
     call goes on when it is made again, and more `samples` or another `seed` add to what there is.
-    num_workers: samples under way at a time, by default one for each CPU, each with `num_cpus` and `num_gpus`, on a GPU
-    where it has any. address: as of `nas.study.search`. on_progress: gets the `samples` that ended, the `epochs` done,
-    their `total_samples` and `total_epochs`, and the best `gain` in accuracy. should_stop: asked often; True ends the
-    call with `Interrupted`.
+    num_workers: samples under way at a time, by default as many as Ray has room for; each has `num_cpus` and
+    `num_gpus`, and is on a GPU where it has any. address: as of `nas.study.search`. on_progress: gets the `samples`
+    that ended, the `epochs` done, their `total_samples` and `total_epochs`, and the best `gain` in accuracy.
+    should_stop: asked often; True ends the call with `Interrupted`.
     Raises ValueError for values out of range, RunError for a trial that is unknown or unfit and for a run that is being
     trained, CheckpointError for one that is not trained, ConnectionError when no cluster answers, and RayTuneError when
     a sample fails for a reason of its own.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     epochs = max(1, run.recipe.epochs // 3) if epochs is None else epochs
-    workers = (os.cpu_count() or 1) if num_workers is None else num_workers
-    _check_range(epochs, samples, seed, workers, num_cpus, num_gpus)
+    _check_range(epochs, samples, seed, num_workers, num_cpus, num_gpus)
     study = open_study(run, study_name)
     chosen = _pick(study, study_name, trials)
 
     from nas.training import Interrupted, load_trained
     from supernet.finetune import shared_images
+    from supernet.train import resolve_device
 
+    if num_gpus and address == "local":
+        resolve_device("cuda")
     with writing(run):
         supernet, state, data = load_trained(run)
         records = Records(run, study_name, basis_of(run, state))
@@ -89,7 +89,7 @@ def finetune_run(
         try:
             done = not call.missing or _train_missing(
                 call, _work(run, chosen, epochs, seed, num_cpus, num_gpus, state, data), shared_images(data) | weights,
-                num_workers=workers, num_cpus=num_cpus, num_gpus=num_gpus, address=address, should_stop=should_stop,
+                num_workers=num_workers, num_cpus=num_cpus, num_gpus=num_gpus, address=address, should_stop=should_stop,
             )  # fmt: skip
         finally:
             report = summarize(records, study_name, study.trials)
@@ -227,15 +227,17 @@ class _Call:
         return [c for c in found if c.sample is not None]
 
 
-def _check_range(epochs: int, samples: int, seed: int, num_workers: int, num_cpus: float, num_gpus: float) -> None:
-    for name, value, low, high in (
-        ("epochs", epochs, 1, None), ("samples", samples, 1, MOST_SAMPLES), ("seed", seed, 0, MOST_SEED),
-        ("num_workers", num_workers, 1, None), ("num_gpus", num_gpus, 0, None),
+def _check_range(
+    epochs: int, samples: int, seed: int, num_workers: int | None, num_cpus: float, num_gpus: float
+) -> None:
+    for name, value, low in (
+        ("epochs", epochs, 1), ("samples", samples, 1), ("num_workers", 1 if num_workers is None else num_workers, 1),
+        ("num_gpus", num_gpus, 0),
     ):  # fmt: skip
-        if value < low or (high is not None and value > high):
-            raise ValueError(
-                f"{name} is {value}; valid: {low} to {high}" if high else f"{name} is {value}; valid: at least {low}"
-            )
+        if value < low:
+            raise ValueError(f"{name} is {value}; valid: at least {low}")
+    if not 0 <= seed <= MOST_SEED:
+        raise ValueError(f"seed is {seed}; valid: 0 to {MOST_SEED}")
     if not num_cpus > 0:
         raise ValueError(f"num_cpus is {num_cpus}; it must be positive")
 

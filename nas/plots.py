@@ -119,21 +119,17 @@ def save_finetuning(report: Mapping[str, Any], path: Path, title: str) -> None:
     figure = Figure(figsize=(8, 1.6 + 0.5 * len(rows)), layout="constrained")
     axes = figure.subplots()
     _clean(axes)
-    height = {row["trial"]: y for y, row in enumerate(rows)}
-    samples = [(s["top1"], height[s["trial"]]) for row in rows for s in row["samples"] if s["error"] is None]
-    tuned = [row for row in rows if row["finetuned"] is not None]
-    axes.hlines([height[row["trial"]] for row in tuned], [row["inherited"] for row in tuned],
-                [row["finetuned"] for row in tuned], color=BLUE, lw=2)  # fmt: skip
-    if samples:
-        axes.plot(*zip(*samples), ".", ms=7, mew=0, color=GREY, alpha=0.6, label="a sample")
-    axes.scatter([row["inherited"] for row in rows], list(height.values()), s=60, color=ORANGE, zorder=3,
-                 label="inherited")  # fmt: skip
-    axes.scatter([row["finetuned"] for row in tuned], [height[row["trial"]] for row in tuned], s=60, color=BLUE,
-                 zorder=3, label="best sample")  # fmt: skip
-    labels = [f"trial {row['trial']}, {show_quantity(row['macs'])}" for row in rows]
-    axes.set_yticks(list(height.values()), labels)
+    samples = [(s["top1"], y) for y, row in enumerate(rows) for s in row["samples"] if s["error"] is None]
+    tuned = [(y, row) for y, row in enumerate(rows) if row["finetuned"] is not None]
+    for y, row in tuned:
+        axes.plot([row["inherited"], row["finetuned"]], [y, y], color=BLUE, lw=2)
+    axes.plot(*zip(*samples), "o", ms=4, color=GREY, alpha=0.6, label="every sample")
+    axes.plot([row["finetuned"] for _, row in tuned], [y for y, _ in tuned], "o", ms=8, color=BLUE, label="best sample")
+    axes.plot([row["inherited"] for row in rows], range(len(rows)), "o", ms=12, mew=2, mfc="none", color=ORANGE,
+              label="inherited")  # fmt: skip
+    axes.set_yticks(range(len(rows)), [f"trial {row['trial']}, {show_quantity(row['macs'])} MACs" for row in rows])
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.set_xlabel("search-validation top-1 (the best sample is chosen by it)")
+    axes.set_xlabel("search-validation top-1, by which the best sample is chosen")
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
     axes.set_title(title, loc="left", fontsize=12, parse_math=False)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

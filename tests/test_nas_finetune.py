@@ -223,17 +223,35 @@ def test_a_stopped_call_goes_on_without_repeating_and_more_samples_add(searched_
     assert [row["n_samples"] for row in report["trials"]] == [4, 4]
 
 
-def test_a_killed_driver_loses_only_what_was_under_way(searched_copy, ray_address):
-    command = [sys.executable, "-m", "nas.cli", "finetune", searched_copy, "--trials", "3,7", *OPTIONS]
-    environment = os.environ | {"RAY_ADDRESS": ray_address, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([*map(str, command)], cwd=ROOT, env=environment, stderr=subprocess.PIPE)
-    lines = folder_of(searched_copy) / "samples.jsonl"
+def interrupted(run, ray_address, number):
+    """Sends the command this signal when the first sample has ended; gives exit code and stderr."""
+    terminal = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from nas import cli; cli.main()"
+    )
+    command = [sys.executable, "-c", terminal, "finetune", run, "--trials", "3,7", *OPTIONS]
+    environment = os.environ | {"RAY_ADDRESS": ray_address}
+    process = subprocess.Popen(map(str, command), cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    lines = folder_of(run) / "samples.jsonl"
     while not lines.exists() or len(lines.read_bytes().splitlines()) <= len(TRIALS):  # the first are the inherited
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    process.send_signal(number)
+    _, err = process.communicate(timeout=120)
+    return process.returncode, err
+
+
+def test_ctrl_c_keeps_what_ended_and_says_how_to_go_on(searched_copy, ray_address):
+    code, err = interrupted(searched_copy, ray_address, signal.SIGINT)
+    assert code == 130, err
+    assert f"the same command continues: nas finetune {searched_copy} --trials 3,7 --epochs 2" in err
+    assert "Traceback" not in err
+    assert not (folder_of(searched_copy) / "ray_tune").exists()
+    assert [row["n_samples"] for row in results(searched_copy)["trials"]] != [3, 3]
+
+
+def test_a_killed_driver_loses_only_what_was_under_way(searched_copy, ray_address):
+    assert interrupted(searched_copy, ray_address, signal.SIGKILL)[0] == -signal.SIGKILL
+    lines = folder_of(searched_copy) / "samples.jsonl"
     before = lines.read_text()
     with lines.open("a") as file:
         file.write('{"format": "nas-finetune-1", "wei')  # torn, as by a kill in the middle of a write
@@ -273,15 +291,17 @@ def test_what_came_from_other_weights_does_not_count(nas, tuned_copy, tmp_path):
         (["--trials", ""], "trials is ''; write numbers separated by commas"),
         (["--trials", "best"], "trials is 'best'; write numbers separated by commas, such as 3,7,9"),
         (["--trials", "3", "--epochs", 0], "epochs is 0; valid: at least 1"),
-        (["--trials", "3", "--samples", 0], "samples is 0; valid: 1 to 10000"),
+        (["--trials", "3", "--samples", 0], "samples is 0; valid: at least 1"),
         (["--trials", "3", "--seed", -1], "seed is -1; valid: 0 to 4294967296"),
         (["--trials", "3", "--num-workers", 0], "num_workers is 0; valid: at least 1"),
         (["--trials", "3", "--num-cpus", 0], "num_cpus is 0.0; it must be positive"),
         (["--trials", "3", "--num-gpus", -1], "num_gpus is -1.0; valid: at least 0"),
+        (["--trials", "3", "--num-gpus", 1], "device 'cuda' is not available on this machine"),
         (["--trials", "3", "--study-name", "x"], "has no study 'x'; studies: default"),
     ],
 )
-def test_bad_options_are_refused(nas, searched, options, message):
+def test_bad_options_are_refused(nas, searched, monkeypatch, options, message):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     code, _, err = nas("finetune", searched, *options)
     assert (code, message in err) == (2, True), err
     assert not (searched / "finetune").exists()

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import ray
+import torch
 from ray import cloudpickle, tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
@@ -81,7 +82,7 @@ def run_on_tune(
     halving: Halving,
     folder: Path,
     *,
-    num_workers: int,
+    num_workers: int | None = None,
     num_cpus: float = 1,
     num_gpus: float = 0,
     address: str = "local",
@@ -92,7 +93,8 @@ def run_on_tune(
     """Calls `work` once for every sample, on Ray Tune; False when `should_stop` ended it before all had come to an end.
 
     shared: read-only, one copy a node. folder: holds Ray Tune's own files while it runs, on this machine alone.
-    num_workers: samples under way at a time, with `num_cpus` and `num_gpus` each. address: as of `RayPool`.
+    num_workers: samples under way at a time, by default as many as Ray has room for, with `num_cpus` and `num_gpus`
+    each. address: as of `RayPool`; a local Ray has this machine's CPUs, or what `num_workers` need, and its GPUs.
     A sample whose worker dies begins again, up to three times. on_score: index of the sample, epoch from 1, score.
     on_outcome: every sample that ended, as it ends; both are called in this thread. should_stop: asked several times a
     second; samples under way are then abandoned, which takes some seconds.
@@ -101,16 +103,17 @@ def run_on_tune(
     """
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # files that nobody reads
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is the caller's
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what failed is raised here, what stopped was asked to
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the newer one prints a table whatever the verbosity
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what failed is raised here, what stopped was asked to
     owns_ray = not ray.is_initialized()
     if owns_ray:
-        connect(address, math.ceil(num_workers * num_cpus), math.ceil(num_workers * num_gpus))
+        cpus = (os.cpu_count() or 1) if num_workers is None else num_workers * num_cpus
+        connect(address, math.ceil(cpus), torch.cuda.device_count() if num_gpus else 0)
     folder = folder.resolve()
     shutil.rmtree(folder, ignore_errors=True)  # of a driver that was killed
     watch = _Watch(on_score, on_outcome, should_stop)
     try:
-        warn_if_short_of(num_workers, {"CPU": num_cpus, "GPU": num_gpus})
+        warn_if_short_of(num_workers or 1, {"CPU": num_cpus, "GPU": num_gpus})
         trainable = _trainable(work, samples, shared, environment(num_cpus, address))
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": num_cpus, "gpu": num_gpus}),
@@ -140,7 +143,7 @@ def run_on_tune(
         raise watch.error
     if watch.failed and not watch.stopped:
         raise RayTuneError(f"{len(watch.failed)} of {len(samples)} samples failed, the first with: {watch.failed[0]}")
-    return not watch.stopped
+    return watch.ended + len(watch.failed) == len(samples)
 
 
 def _trainable(
@@ -182,7 +185,7 @@ class _Watch(tune.Callback):
         self._on_score, self._on_outcome, self._should_stop = on_score, on_outcome, should_stop
         self._scores: dict[int, list[float]] = {}
         self._last: dict[int, dict[str, Any]] = {}
-        self.stopped, self.failed = False, list[str]()
+        self.stopped, self.ended, self.failed = False, 0, list[str]()
         self.error: Exception | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -208,7 +211,8 @@ class _Watch(tune.Callback):
         last = self._last.pop(index, {"error": "it reported nothing"})
         if "error" in last:
             self.failed.append(last["error"])
-        elif not self.stopped:
+        else:
+            self.ended += 1
             self._call(self._on_outcome, Outcome(index, tuple(self._scores[index]), last["value"], last["seconds"]))
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
