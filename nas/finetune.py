@@ -54,9 +54,9 @@ def finetune_run(
     (`nas.finetune_report.summarize`).
 
     epochs: of a sample, by default a third of the recipe's; all else that the recipe says of one network holds too.
-    After 1, 3, 9, … epochs ASHA stops samples that are not among the best third of their architecture's. Which
-    configurations are sampled follows from the seed alone (`sample_config`); which are stopped, and so what is found,
-    depends on timing too.
+    After 1, 3, 9, … epochs ASHA stops samples that are not among the best third of their architecture's; as learning
+    rates fall to 0 over all epochs, that is hardest on high ones, which gain most at the end. Which configurations are
+    sampled follows from the seed alone (`sample_config`); which are stopped, and so what is found, from timing too.
     Accuracies are read on the search-validation split, as a search reads them. The inherited weights are a candidate:
     fine-tuning that does not improve on them is not kept. No test image is scored.
     Every sample that ended is recorded, for the supernet's weights as they are, and never trained again: an interrupted

@@ -123,7 +123,7 @@ def save_finetuning(report: Mapping[str, Any], path: Path, title: str) -> None:
     tuned = [(y, row) for y, row in enumerate(rows) if row["finetuned"] is not None]
     for y, row in tuned:
         axes.plot([row["inherited"], row["finetuned"]], [y, y], color=BLUE, lw=2)
-    axes.plot(*zip(*samples), "o", ms=4, color=GREY, alpha=0.6, label="every sample")
+    axes.plot([x for x, _ in samples], [y for _, y in samples], "o", ms=4, color=GREY, alpha=0.6, label="every sample")
     axes.plot([row["finetuned"] for _, row in tuned], [y for y, _ in tuned], "o", ms=8, color=BLUE, label="best sample")
     axes.plot([row["inherited"] for row in rows], range(len(rows)), "o", ms=12, mew=2, mfc="none", color=ORANGE,
               label="inherited")  # fmt: skip

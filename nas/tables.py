@@ -86,7 +86,7 @@ def print_finetuning(report: Mapping[str, Any]) -> None:
     """What `nas.finetune_report.summarize` gives, the trial with the best weights first."""
     table = _table("trial", "inherited", "fine-tuned", "gain", "lr", "decay", "epochs", "samples", "MACs")
     for row in sorted(report["trials"], key=lambda row: -row["top1"]):
-        best = ("diverged", "", "", "", "")
+        best = ("diverged" if row["n_samples"] else "not yet", "", "", "", "")
         if row["finetuned"] is not None:
             gain = row["finetuned"] - row["inherited"]
             best = (
@@ -102,7 +102,7 @@ def print_finetuning(report: Mapping[str, Any]) -> None:
         f"that very figure, so it flatters; {stopped} samples were stopped early, {diverged} diverged",
         highlight=False,
     )
-    if kept := [str(row["trial"]) for row in report["trials"] if row["kept"] == "inherited"]:
+    if kept := [str(row["trial"]) for row in report["trials"] if row["kept"] == "inherited" and row["n_samples"]]:
         console.print(f"fine-tuning did not improve, and the inherited weights are kept: {', '.join(kept)}")
 
 

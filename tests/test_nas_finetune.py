@@ -23,8 +23,10 @@ from nas import training
 from nas.finetune import finetune_run, parse_trials
 from nas.finetune_records import Records, basis_of
 from nas.finetune_work import sample_config
+from nas.plots import save_finetuning
 from nas.run import Run, RunError
 from nas.searching import open_study, search_run
+from nas.tables import print_finetuning
 from nas.training import Interrupted
 from search_spaces.plan import plan
 from supernet import checkpoint
@@ -280,6 +282,18 @@ def test_what_came_from_other_weights_does_not_count(nas, tuned_copy, tmp_path):
     assert (code, "belongs to other weights than the supernet has now" in err) == (2, True), err
     others = Records(Run.open(tuned_copy), "default", basis_of(Run.open(tuned_copy), state))
     assert (others.trials(), others.others) == ([], len(recorded(tuned_copy)))
+
+
+@pytest.mark.parametrize(("n_samples", "text"), [(0, "not yet"), (2, "diverged")])
+def test_a_trial_without_any_accuracy_is_shown_as_such(tuned, tmp_path, capsys, n_samples, text):
+    row = results(tuned)["trials"][0] | {"finetuned": None, "kept": "inherited", "n_samples": n_samples, "samples": []}
+    report = {"trials": [row]}
+    print_finetuning(report)
+    out = capsys.readouterr().out
+    assert text in out
+    assert ("inherited weights are kept: 3" in out) == (n_samples > 0)
+    save_finetuning(report, tmp_path / "picture.png", "no accuracy")
+    assert (tmp_path / "picture.png").exists()
 
 
 @pytest.mark.parametrize(
