@@ -27,7 +27,6 @@ from nas.plots import save_finetuning
 from nas.run import Run, RunError
 from nas.searching import open_study, search_run
 from nas.tables import print_finetuning
-from nas.training import Interrupted
 from search_spaces.plan import plan
 from supernet import checkpoint
 from supernet.evaluate import count_correct
@@ -205,26 +204,6 @@ def test_the_command_again_trains_nothing_and_prints_table_picture_and_json(nas,
     assert recorded(tuned_copy) == before
 
 
-def test_a_stopped_call_goes_on_without_repeating_and_more_samples_add(searched_copy):
-    seen = []
-
-    def stop():
-        return bool(seen) and seen[-1]["samples"] >= 2
-
-    with pytest.raises(Interrupted, match=r"stopped with \d of 6 samples; .* --trials 3,7 --epochs 2 --samples 3"):
-        finetune_run(searched_copy, TRIALS, **SETTINGS, on_progress=seen.append, should_stop=stop)
-    first = recorded(searched_copy)
-    done = len(samples(searched_copy))
-    assert 2 <= done < 6
-    seen.clear()
-    report = finetune_run(searched_copy, TRIALS, **SETTINGS | {"samples": 4}, on_progress=seen.append)
-    assert (seen[0]["samples"], seen[0]["epochs"]) == (done, 2 * done)
-    assert (seen[-1]["samples"], seen[-1]["epochs"]) == (8, 16)
-    assert recorded(searched_copy)[: len(first)] == first
-    assert samples(searched_copy) == {(trial, 2, 0, sample): 1 for trial in TRIALS for sample in range(4)}
-    assert [row["n_samples"] for row in report["trials"]] == [4, 4]
-
-
 def interrupted(run, ray_address, number):
     """Sends the command this signal when the first sample has ended; gives exit code and stderr."""
     terminal = (
@@ -242,13 +221,21 @@ def interrupted(run, ray_address, number):
     return process.returncode, err
 
 
-def test_ctrl_c_keeps_what_ended_and_says_how_to_go_on(searched_copy, ray_address):
+def test_ctrl_c_keeps_what_ended_and_the_command_again_adds_what_is_missing(searched_copy, ray_address):
     code, err = interrupted(searched_copy, ray_address, signal.SIGINT)
     assert code == 130, err
-    assert f"the same command continues: nas finetune {searched_copy} --trials 3,7 --epochs 2" in err
+    assert f"the same command continues: nas finetune {searched_copy} --trials 3,7 --epochs 2 --samples 3" in err
     assert "Traceback" not in err
     assert not (folder_of(searched_copy) / "ray_tune").exists()
-    assert [row["n_samples"] for row in results(searched_copy)["trials"]] != [3, 3]
+    first, done, seen = recorded(searched_copy), len(samples(searched_copy)), []
+    assert 1 <= done < 6
+    assert sum(row["n_samples"] for row in results(searched_copy)["trials"]) == done
+    report = finetune_run(searched_copy, TRIALS, **SETTINGS | {"samples": 4}, on_progress=seen.append)
+    assert (seen[0]["samples"], seen[0]["epochs"]) == (done, 2 * done)
+    assert (seen[-1]["samples"], seen[-1]["epochs"]) == (8, 16)
+    assert recorded(searched_copy)[: len(first)] == first
+    assert samples(searched_copy) == {(trial, 2, 0, sample): 1 for trial in TRIALS for sample in range(4)}
+    assert [row["n_samples"] for row in report["trials"]] == [4, 4]
 
 
 def test_a_killed_driver_loses_only_what_was_under_way(searched_copy, ray_address):
