@@ -1,7 +1,8 @@
 """What to try and what people touch: strategies, store, search loop, export and the command line.
 
 The public functions, imported when first used so that `import nas` stays light:
-`train`, `search`, `search_run`, `resume_run`, `open_study`, `query_run`, `load_study`, `export_subnet`, `trust_run`.
+`train`, `search`, `search_run`, `resume_run`, `open_study`, `query_run`, `load_study`, `finetune_run`, `trust_run`,
+`export_subnet`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ _PUBLIC = {
     "Study": "nas.study",
     "Trial": "nas.trial",
     "export_subnet": "nas.export",
+    "finetune_run": "nas.finetune",
     "load_study": "nas.study",
     "open_study": "nas.searching",
     "query_run": "nas.querying",

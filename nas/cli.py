@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nas.cli_finetune import finetune
 from nas.cli_jobs import jobs, launch_command, logs, stop
 from nas.cli_read import Json, RunFolder, StudyName, compare, pareto, query, studies
 from nas.cli_resume import end_search, resume
@@ -51,6 +52,7 @@ def spaces(as_json: Json = False) -> None:
 
 app.command()(train)
 app.command()(trust)
+app.command()(finetune)
 
 
 @app.command()
@@ -132,6 +134,7 @@ def export(
     trial: Annotated[int | None, typer.Option(help="Number of a trial of the study.")] = None,
     best: Annotated[bool, typer.Option("--best", help="The best feasible trial by the first objective.")] = False,
     arch: Annotated[str | None, typer.Option(help="An architecture as JSON, as in `nas pareto --json`.")] = None,
+    finetuned: Annotated[bool, typer.Option("--finetuned", help="With the weights that `nas finetune` kept.")] = False,
     study_name: StudyName = "default",
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")] = False,
     as_json: Json = False,
@@ -146,7 +149,7 @@ def export(
     chosen = pick_arch(opened, study_name, trial=trial, best=best, arch=arch)
     from nas.export import export_subnet
 
-    certificate = export_subnet(opened, chosen, out, force=force)
+    certificate = export_subnet(opened, chosen, out, force=force, finetuned=study_name if finetuned else None)
     if as_json:
         _print_json(asdict(certificate) | {"out": str(out)})
     else:

@@ -161,6 +161,29 @@ def _draw_spread(
         axes.fill_between(at, spread.low[drawn], spread.high[drawn], step="post", color=color, alpha=0.2, lw=0)
 
 
+def save_finetuning(report: Mapping[str, Any], path: Path, title: str) -> None:
+    """Draws, for each trial, the accuracy before and after fine-tuning, and faintly every sample's."""
+    rows = sorted(report["trials"], key=lambda row: row["top1"])
+    figure = Figure(figsize=(8, 1.6 + 0.5 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    _clean(axes)
+    samples = [(s["top1"], y) for y, row in enumerate(rows) for s in row["samples"] if s["error"] is None]
+    tuned = [(y, row) for y, row in enumerate(rows) if row["finetuned"] is not None]
+    for y, row in tuned:
+        axes.plot([row["inherited"], row["finetuned"]], [y, y], color=BLUE, lw=2)
+    axes.plot([x for x, _ in samples], [y for _, y in samples], "o", ms=4, color=GREY, alpha=0.6, label="every sample")
+    axes.plot([row["finetuned"] for _, row in tuned], [y for y, _ in tuned], "o", ms=8, color=BLUE, label="best sample")
+    axes.plot([row["inherited"] for row in rows], range(len(rows)), "o", ms=12, mew=2, mfc="none", color=ORANGE,
+              label="inherited")  # fmt: skip
+    axes.set_yticks(range(len(rows)), [f"trial {row['trial']}, {show_quantity(row['macs'])} MACs" for row in rows])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_xlabel("search-validation top-1, by which the best sample is chosen")
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+    axes.set_title(title, loc="left", fontsize=12, parse_math=False)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.savefig(path, dpi=150)
+
+
 def _correlation(name: str, figure: Mapping[str, Any]) -> str:
     if figure["value"] is None:
         return f"{name} none"

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nas.compare import INTERVAL
+from nas.finetune_report import described
 from nas.quantities import show_limit, show_metric, show_quantity
 from nas.trust_report import quoted_text
 from search_spaces.limits import Limit
@@ -189,6 +190,30 @@ def print_jobs(jobs: Sequence[Job]) -> None:
     console.print(table)
 
 
+def print_finetuning(report: Mapping[str, Any]) -> None:
+    """What `nas.finetune_report.summarize` gives, the trial with the best weights first."""
+    table = _table("trial", "inherited", "fine-tuned", "gain", "lr", "decay", "epochs", "samples", "MACs")
+    for row in sorted(report["trials"], key=lambda row: -row["top1"]):
+        best = ("diverged" if row["n_samples"] else "not yet", "", "", "", "")
+        if row["finetuned"] is not None:
+            gain = row["finetuned"] - row["inherited"]
+            best = (
+                f"{row['finetuned']:.2%}", f"{gain:+.2%}", f"{row['lr']:.2g}", f"{row['weight_decay']:.2g}",
+                f"{row['reached']}/{row['epochs']}",
+            )  # fmt: skip
+        last = (str(row["n_samples"]), show_quantity(row["macs"]))
+        table.add_row(str(row["trial"]), f"{row['inherited']:.2%}", *best, *last)
+    console.print(table)
+    stopped, diverged = (sum(row[name] for row in report["trials"]) for name in ("n_stopped", "n_diverged"))
+    console.print(
+        f"top-1 on {report['trials'][0]['images']} search-validation images; fine-tuned is the best of all samples by "
+        f"that very figure, so it flatters; {stopped} samples were stopped early, {diverged} diverged",
+        highlight=False,
+    )
+    if kept := [str(row["trial"]) for row in report["trials"] if row["kept"] == "inherited" and row["n_samples"]]:
+        console.print(f"fine-tuning did not improve, and the inherited weights are kept: {', '.join(kept)}")
+
+
 def print_certificate(c: Certificate) -> None:
     """What export measured on the files it wrote."""
     table = _table("check", "result")
@@ -199,6 +224,8 @@ def print_certificate(c: Certificate) -> None:
     table.add_row("largest |Δ logit|, run standalone", f"{c.max_delta:.1e} on {c.check_images} images")
     table.add_row("weights file", f"{show_quantity(c.weights_bytes)} bytes")
     table.add_row("trust in the supernet's ranking", quoted_text(c.trust))
+    if c.finetuned:
+        table.add_row("fine-tuning", described(c.finetuned))
     console.print(table)
 
 

@@ -118,7 +118,7 @@ def evaluator_from_arrays(
 
     space: `NetworkSpace.to_dict()`. device: "cpu" or "cuda". members: weight sets of the supernet.
     """
-    tensors = {name: _readonly(array) for name, array in shared.items()}
+    tensors = {name: readonly(array) for name, array in shared.items()}
     weights = {n.removeprefix("weights."): t for n, t in tensors.items() if n.startswith("weights.")}
     with torch.device("meta"):
         supernet = make_supernet(NetworkSpace.from_dict(space), members)
@@ -127,7 +127,7 @@ def evaluator_from_arrays(
     return SupernetEvaluator(supernet, tensors["calibration"], split, mean, std, device)
 
 
-def _readonly(array: np.ndarray) -> Tensor:
+def readonly(array: np.ndarray) -> Tensor:
     """A tensor over memory that may be write-protected; torch warns of that once, and nothing here writes."""
     import warnings
 

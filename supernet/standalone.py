@@ -4,6 +4,7 @@ held against.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
@@ -35,8 +36,10 @@ def train_alone(
     *,
     largest: bool = False,
     teacher: nn.Module | None = None,
+    start: Subnet | None = None,
+    on_epoch: Callable[[Subnet], None] = lambda subnet: None,
 ) -> Subnet:
-    """A `Subnet` of `plan` trained from scratch on `data.train`, in training mode on `device`.
+    """A `Subnet` of `plan` trained on `data.train`, from scratch or from `start`; in training mode on `device`.
 
     All of the recipe that is about one network holds: optimizer, learning rate over the run, batch size, augmentation,
     mixup, label smoothing, gradient clipping, averaged weights, autocast and an outside teacher; its epochs and seed
@@ -44,6 +47,7 @@ def train_alone(
     the recipe regularises the biggest alone. teacher: as the trainer of the supernet had it.
     seed: decides initial weights and batches; equal arguments give equal weights on a CPU, bit for bit, and the
     process's own random state is left as it was. on_record: `step` and `loss`, every few steps.
+    start: of this plan, left as it is. on_epoch: gets the network after each epoch, to read and not to change.
     Raises TrainingError naming the step when the gradient is not finite; ValueError for fewer than one epoch, or a
     device that this machine does not have.
     """
@@ -55,9 +59,8 @@ def train_alone(
     data = replace(data, train=data.train.to(place))
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         torch.manual_seed(seed)
-        learner = _Alone(
-            initialised(plan, seed).to(place).train(), config, teacher.to(place).eval() if teacher else None
-        )
+        subnet = initialised(plan, seed) if start is None else copy.deepcopy(start)
+        learner = _Alone(subnet.to(place).train(), config, teacher.to(place).eval() if teacher else None)
         total = epochs * steps_per_epoch(len(data.train), config.batch_size)
         step = 0
         for epoch in range(epochs):
@@ -66,6 +69,7 @@ def train_alone(
                 step += 1
                 if step % LOG_EVERY == 0 or step == total:
                     on_record({"step": step, "loss": round(float(loss), 6)})
+            on_epoch(learner.ready)
     return learner.ready
 
 

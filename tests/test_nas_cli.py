@@ -29,7 +29,7 @@ def test_help_imports_nothing_heavy():
         f"try: cli.main()\nexcept SystemExit: print({HEAVY})"
     )
     assert done.stdout.endswith("set()\n")
-    for command in ("spaces", "train", "search", "pareto", "export", "demo"):
+    for command in ("spaces", "train", "trust", "search", "pareto", "finetune", "export", "demo"):
         assert command in done.stdout
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.export.source import model_source
+from nas.finetune_report import described, load_finetuned
 from nas.run import Run, require_empty, versions, write_json
 from nas.training import load_trained
 from nas.trust_report import quote, quoted_text
@@ -20,6 +21,7 @@ from search_spaces.plan import Plan, plan
 
 if TYPE_CHECKING:
     from supernet.data import ImageData
+    from supernet.mixture import SharedWeights
     from supernet.subnet import Subnet
 
 MAX_DELTA = 1e-5  # largest logit difference, in fp32, between the exported model and the subnet it came from
@@ -35,10 +37,11 @@ class Certificate:
     """What was checked on the exported files.
 
     max_delta: largest |Δ logit| on `check_images` real images, between the folder run by a process that cannot import
-    this project and the supernet's own subnet. correct, total, top1: on the test set, read once for this.
+    this project and the subnet that was scored. correct, total, top1: on the test set, read once for this.
     macs, params: of the plan; counted_*: by an independent counter on the model. weights_bytes: size of the weights.
     validation_top1: the search's score of the same architecture, recomputed.
     trust: how well the supernet's scores rank (`nas trust`), where that was measured with these weights.
+    finetuned: how the weights came about, where they are those of `nas finetune`; else they are the supernet's.
     """
 
     key: str
@@ -56,6 +59,7 @@ class Certificate:
     supernet: str
     seed: int
     trust: dict[str, Any] | None = None
+    finetuned: dict[str, Any] | None = None
 
     def failures(self) -> list[str]:
         """The checks that did not hold."""
@@ -70,15 +74,19 @@ class Certificate:
         return failed
 
 
-def export_subnet(run: Run | str | Path, arch: Arch, out: str | Path, *, force: bool = False) -> Certificate:
+def export_subnet(
+    run: Run | str | Path, arch: Arch, out: str | Path, *, force: bool = False, finetuned: str | None = None
+) -> Certificate:
     """Writes `arch` of the run's supernet to the folder `out`, checks it and returns the certificate.
 
     The folder gets `model.py` (a plain nn.Module), `model.safetensors`, `config.json` (the architecture, and timm's
-    preprocessing keys) and a model card `README.md`. force: write into a folder that is not empty.
-    Raises ValueError for an architecture of another space, RunError for a folder in use, OSError when the disk is
+    preprocessing keys) and a model card `README.md`. force: write into a folder that is not empty. finetuned: name of
+    the study as a trial of which `nas finetune` trained `arch` on; its weights then are written, not the supernet's.
+    Raises ValueError for an architecture of another space, RunError for a folder in use or where there are no
+    fine-tuned weights, OSError when the disk is
     full, and ExportError when a check fails; the files are then kept beside `out`, under a name that says so.
     """
-    from supernet.evaluate import count_correct, predict, recalibrate
+    from supernet.evaluate import count_correct, predict
     from supernet.subnet import count_macs, count_params
 
     run = run if isinstance(run, Run) else Run.open(run)
@@ -87,8 +95,7 @@ def export_subnet(run: Run | str | Path, arch: Arch, out: str | Path, *, force: 
     require_empty(out, None if force else "name another folder, or overwrite with --force")
     supernet, state, data = load_trained(run)
     trust = quote(run, state["weights_hash"])  # before anything reads the test set
-    subnet = supernet.export(arch)
-    recalibrate(subnet, data.calibration.images, data.mean, data.std)
+    subnet, entry = _weighted(run, arch, supernet, state, data, finetuned)
 
     with _staging(out) as staged:
         write_model(staged, lowered, arch.key, subnet, data)
@@ -109,6 +116,7 @@ def export_subnet(run: Run | str | Path, arch: Arch, out: str | Path, *, force: 
             supernet=state["weights_hash"],
             seed=run.recipe.seed,
             trust=trust,
+            finetuned=entry,
         )
         write_json(staged / "config.json", _config(run, arch, data, certificate))
         (staged / "README.md").write_text(_model_card(run, arch, certificate), encoding="utf-8")
@@ -118,6 +126,21 @@ def export_subnet(run: Run | str | Path, arch: Arch, out: str | Path, *, force: 
             raise ExportError(f"the exported model failed its check: {'; '.join(failures)}; the files are in {kept}")
         _publish(staged, out)
     return certificate
+
+
+def _weighted(
+    run: Run, arch: Arch, supernet: SharedWeights, state: Mapping[str, Any], data: ImageData, finetuned: str | None
+) -> tuple[Subnet, dict[str, Any] | None]:
+    """The subnet to export, with the supernet's weights or with fine-tuned ones, and what is known of the latter."""
+    from supernet.evaluate import recalibrate
+
+    subnet = supernet.export(arch)
+    if finetuned is None:
+        recalibrate(subnet, data.calibration.images, data.mean, data.std)
+        return subnet, None
+    weights, entry = load_finetuned(run, finetuned, arch, state)
+    subnet.load_state_dict(weights)
+    return subnet.eval(), entry
 
 
 def write_model(folder: Path, lowered: Plan, key: str, subnet: Subnet, data: ImageData) -> None:
@@ -185,20 +208,22 @@ def _config(run: Run, arch: Arch, data: ImageData, certificate: Certificate) -> 
 
 
 def _model_card(run: Run, arch: Arch, c: Certificate) -> str:
-    rows: Mapping[str, str] = {
+    rows = {
         "Test top-1": f"{c.top1:.2%} ({c.correct} of {c.total} images)",
         "Search-validation top-1": f"{c.validation_top1:.2%}",
         "Input": f"{arch.resolution}x{arch.resolution} pixels; `preprocess` resizes images of another size (bicubic)",
         "MACs (multiply-adds for one image)": f"{c.macs:,}",
         "Parameters": f"{c.params:,}",
         "Weights file": f"{c.weights_bytes:,} bytes",
-        "Largest logit difference to the supernet's subnet": f"{c.max_delta:.1e} on {c.check_images} images",
+        "Largest logit difference to the subnet that was scored": f"{c.max_delta:.1e} on {c.check_images} images",
         "Data set": run.data.name,
         "Search space": run.space.name,
         "Supernet (SHA-256 of its weights)": f"`{c.supernet[:16]}`",
         "Training seed": str(c.seed),
         "Trust in the supernet's ranking": quoted_text(c.trust),
     }
+    if c.finetuned:
+        rows |= {"Fine-tuning": described(c.finetuned)}
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"""# An image classifier found by architecture search
 
@@ -215,8 +240,14 @@ logits = model(preprocess(images))  # uint8 [batch, {run.space.in_channels}, hei
 |---|---|
 {table}
 
-Its weights come from the supernet, with batch-norm statistics recalibrated for this architecture; it was not
-fine-tuned. `config.json` holds the architecture, the class names and timm's preprocessing keys.
+{_origin(c.finetuned)} `config.json` holds the architecture, the class names and timm's preprocessing keys.
 
 Architecture: `{json.dumps(c.key)[1:-1]}`
 """
+
+
+def _origin(finetuned: Mapping[str, Any] | None) -> str:
+    if finetuned and finetuned["kept"] == "finetuned":
+        return "Its weights were fine-tuned from the supernet's, with batch-norm statistics recalibrated for them."
+    tried = "fine-tuning was tried and did\nnot improve on them." if finetuned else "it was not\nfine-tuned."
+    return f"Its weights come from the supernet, with batch-norm statistics recalibrated for this architecture; {tried}"
