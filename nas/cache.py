@@ -46,15 +46,7 @@ class EvaluationCache:
         if self._file is None:
             return
         line = json.dumps({"context": self._context, "key": key, "metrics": dict(metrics)}).encode() + b"\n"
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        try:
-            size = os.fstat(self._file).st_size
-            if size and os.pread(self._file, 1, size - 1) != b"\n":
-                line = b"\n" + line  # ends what a killed writer began
-            if os.write(self._file, line) < len(line):
-                raise OSError(f"could not write to the evaluation cache: the disk is full, {size} bytes written so far")
-        finally:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
+        _append(self._file, line)
 
     def close(self) -> None:
         """Closes the file."""
@@ -82,3 +74,27 @@ class EvaluationCache:
                     bad += 1
         if bad:
             log.warning("%s: %d entries that are no metrics are left out and evaluated again", self._path, bad)
+
+
+def add_lines(path: Path, lines: bytes) -> None:
+    """Appends the complete ones of `lines` that the cache file `path` lacks, while others may be appending too."""
+    known = set(path.read_bytes().splitlines())
+    new = [line for line in lines[: lines.rfind(b"\n") + 1].splitlines() if line not in known]
+    if new:
+        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        try:
+            _append(file, b"".join(line + b"\n" for line in new))
+        finally:
+            os.close(file)
+
+
+def _append(file: int, lines: bytes) -> None:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        size = os.fstat(file).st_size
+        if size and os.pread(file, 1, size - 1) != b"\n":
+            lines = b"\n" + lines  # ends what a killed writer began
+        if os.write(file, lines) < len(lines):
+            raise OSError(f"could not write to the evaluation cache: the disk is full, {size} bytes written so far")
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)

@@ -15,7 +15,7 @@ import typer
 
 from nas.cli_train import train
 from nas.cli_trust import trust
-from nas.terminal import drawn
+from nas.terminal import UrlFormatter, drawn, with_urls
 from nas.terminal import next_step as _next
 from nas.terminal import print_json as _print_json
 from nas.terminal import quoted as _quoted
@@ -52,7 +52,7 @@ app.command()(train)
 app.command()(trust)
 
 StudyName = Annotated[str, typer.Option(help="Name of the study within the run.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `nas train`.")]
+RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="Run folder of `nas train`, or its URL.")]
 
 
 @app.command()
@@ -166,10 +166,10 @@ def _show_study(run: Any, study_name: str, study: Any) -> None:
     tables.print_front(study)
     picture = _save_front(run, study_name, study)
     if picture:
-        print(f"picture: {picture}")
+        print(f"picture: {with_urls(str(picture))}")
     if study.best is not None:
         suffix = "" if study_name == "default" else f" --study-name {study_name}"
-        _next(f"nas export {_quoted(run.path)}{suffix} --best -o DIR")
+        _next(f"nas export {_quoted(run)}{suffix} --best -o DIR")
 
 
 def _save_front(run: Any, study_name: str, study: Any) -> Path | None:
@@ -179,14 +179,16 @@ def _save_front(run: Any, study_name: str, study: Any) -> Path | None:
     if not study.front():
         return None
     path = run.path / ("front.png" if study_name == "default" else f"front-{study_name}.png")
-    return drawn(
-        path, lambda: save_front(study, path, f"{run.space.name}: {len(study.trials)} subnets of one supernet")
-    )
+    title = f"{run.space.name}: {len(study.trials)} subnets of one supernet"
+    with run.publishing():
+        return drawn(path, lambda: save_front(study, path, title))
 
 
 def main() -> None:
     """Entry point: exit codes 0 done, 1 failed, 2 usage, 130 interrupted."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr, level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(UrlFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     signal.signal(signal.SIGTERM, _interrupt)  # so that what a command cleans up on Ctrl-C, it does here too
     for stream in (sys.stdout, sys.stderr):
@@ -223,7 +225,7 @@ def _exit_code(error: Exception) -> int | None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(message if code == 130 else f"error: {message}", file=sys.stderr)
+    print(with_urls(message if code == 130 else f"error: {message}"), file=sys.stderr)
     sys.exit(code)
 
 
