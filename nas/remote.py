@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from uuid import uuid4
 
 from nas.cache import add_lines
+from nas.remote_files import Records, compare_journals, complete_lines, is_shared, step_of, version_of
 from nas.remote_lock import RENEW_SECONDS, WriterLock, repeating
 from nas.remote_storage import RemoteError, Storage
-from nas.run import RunError, write_json
+from nas.run import RunError
 from nas.terminal import call_by_url
 
 log = logging.getLogger(__name__)
@@ -31,7 +30,6 @@ PUBLISH_FACTOR = 9.0  # pause after an upload, in times what it took: a tenth of
 DESCRIPTION, CHECKPOINT, EVALUATIONS = "run.json", "checkpoint.safetensors", "evaluations.jsonl"
 TRAINING = (CHECKPOINT, "last-good.safetensors", "metrics.jsonl")
 PULLED = (".json", ".jsonl", ".journal")  # whenever a run is opened; other files when they are asked for
-PRIVATE = (".lock", ".writer", ".tmp", ".previous")  # neither pulled nor published
 
 
 class Mirror:
@@ -57,11 +55,11 @@ class Mirror:
         """
         with self._records() as records:
             if self._storage.signature(DESCRIPTION) is None:
-                self._storage.list(depth=1)  # a bucket that does not exist is an error of its own
+                self._storage.require_container()
                 if DESCRIPTION in records.files:
                     self._forget(records, "there is no run any more")
                 return
-            there = {name: s for name, s in self._storage.list().items() if _is_shared(name) and name.endswith(PULLED)}
+            there = {name: s for name, s in self._storage.list().items() if is_shared(name) and name.endswith(PULLED)}
             mine = self.path / DESCRIPTION
             changed = mine.exists() and records.there(DESCRIPTION) != there[DESCRIPTION]
             if changed and mine.read_bytes() != self._storage.read(DESCRIPTION):
@@ -84,9 +82,11 @@ class Mirror:
                 for lock in self._locks:
                     lock.check()
                 # the checkpoint goes last, and only the one that the metrics uploaded just now go with
-                if name in self._diverged or (name == CHECKPOINT and _version(self.path / name) != changed[name]):
+                if name in self._diverged or (name == CHECKPOINT and version_of(self.path / name) != changed[name]):
                     continue
                 self._publish(name, changed[name], records)
+            for lock in self._locks:
+                self.require_one_history(lock.name)
 
     @contextmanager
     def publishing(self, lock: str | None = None) -> Iterator[None]:
@@ -118,14 +118,15 @@ class Mirror:
         """Raises RunError for a journal that went different ways here and there."""
         if name in self._diverged:
             raise RunError(
-                f"{name} of {self.url} and of its mirror {self.path} have gone different ways: both continue what they "
-                "have in common. Remove the one that you do not want"
+                f"{name} of {self.url} and of its mirror {self.path} are different searches, or have gone different "
+                "ways; remove the one that you do not want"
             )
 
     def require_empty(self, advice: str) -> None:
         """Raises RunError where the URL, or a run of this machine that was to be published there, holds anything."""
         with self._records() as records:
-            if any(map(_is_shared, self._storage.list(depth=1))):
+            self._storage.require_container()
+            if any(map(is_shared, self._storage.list(depth=1))):
                 raise RunError(f"the folder {self.url} is not empty; {advice}")
             if DESCRIPTION in records.files:
                 self._forget(records, "there is no run any more")
@@ -142,16 +143,13 @@ class Mirror:
         except (RemoteError, RunError) as error:
             log.warning("%s; it is kept in %s, and published the next time", error, self.path)
 
-    def _update(self, name: str, signature: str, records: _Records) -> None:
+    def _update(self, name: str, signature: str, records: Records) -> None:
         """Takes the remote's version of a file, unless the mirror's is the same or goes further."""
         file = self.path / name
         if file.exists() and records.there(name) == signature:
             return
         if file.exists() and name == EVALUATIONS:
-            add_lines(file, theirs := self._storage.read(name))
-            version = _version(file)
-            more = set(_records_in(file.read_bytes()).splitlines()) - set(theirs.splitlines())
-            records.set(name, signature, None if more else version)
+            self._merge_evaluations(signature, records)
         elif file.exists() and name.endswith(".journal"):
             self._join_journal(name, signature, records)
         elif file.exists() and name in TRAINING and self._trained_further(records):
@@ -159,45 +157,58 @@ class Mirror:
         else:
             self._take(name, signature, records)
 
-    def _join_journal(self, name: str, signature: str, records: _Records) -> None:
-        version = _version(self.path / name)
-        mine = _records_in((self.path / name).read_bytes())
-        theirs = _records_in(self._storage.read(name))
-        self._diverged.discard(name)
-        if mine.startswith(theirs):
-            records.set(name, signature, version if mine == theirs else None)
-        elif theirs.startswith(mine):
-            self._take(name, signature, records)
-        else:
-            self._diverged.add(name)
+    def _merge_evaluations(self, signature: str, records: Records) -> None:
+        file, theirs = self.path / EVALUATIONS, self._storage.read(EVALUATIONS)
+        add_lines(file, theirs)
+        version = version_of(file)
+        more = set(complete_lines(file.read_bytes()).splitlines()) - set(theirs.splitlines())
+        records.set(EVALUATIONS, signature, None if more else version)
 
-    def _trained_further(self, records: _Records) -> bool:
+    def _join_journal(self, name: str, signature: str, records: Records, take: bool = True) -> None:
+        """Notes which version of a journal goes further; `take`: the remote's may replace the mirror's."""
+        file = self.path / name
+        version, theirs = version_of(file), file.with_name(f"{file.name}.remote.tmp")
+        self._storage.download(name, theirs)
+        further = compare_journals(file, theirs)
+        self._diverged.discard(name)
+        if further == "theirs" and take:
+            theirs.replace(file)
+            version = version_of(file)
+        elif further in ("theirs", "neither"):
+            self._diverged.add(name)
+        theirs.unlink(missing_ok=True)
+        if name not in self._diverged:
+            records.set(name, signature, None if further == "ours" else version)
+
+    def _trained_further(self, records: Records) -> bool:
         """Whether the mirror holds an unpublished checkpoint that is not behind the remote's: of the same run, the one
         with more steps continues the other."""
         file = self.path / CHECKPOINT
-        if not file.exists() or _version(file) == records.here(CHECKPOINT):
+        if not file.exists() or version_of(file) == records.here(CHECKPOINT):
             return False
         data = file.read_bytes()
-        ours = _step(lambda start, end: data[start:end])
-        return ours >= _step(lambda start, end: self._storage.read(CHECKPOINT, start, end))
+        ours = step_of(lambda start, end: data[start:end])
+        return ours >= step_of(lambda start, end: self._storage.read(CHECKPOINT, start, end))
 
-    def _take(self, name: str, signature: str, records: _Records) -> None:
+    def _take(self, name: str, signature: str, records: Records) -> None:
         self._storage.download(name, self.path / name)
-        records.set(name, signature, _version(self.path / name))
+        records.set(name, signature, version_of(self.path / name))
 
-    def _publish(self, name: str, version: str, records: _Records) -> None:
+    def _publish(self, name: str, version: str, records: Records) -> None:
         file = self.path / name
-        if name == EVALUATIONS or name.endswith(".journal"):  # which another machine may have continued
-            there = self._storage.signature(name)
-            if there is not None and there != records.there(name):
-                self._update(name, there, records)
-                self.require_one_history(name)
-            version = _version(file)
-            if version == records.here(name):
-                return
-            self._storage.write(name, _records_in(file.read_bytes()))
-        else:
+        if name != EVALUATIONS and not name.endswith(".journal"):
             self._storage.upload(name, file)
+        else:
+            there = self._storage.signature(name)
+            if there not in (None, records.there(name)):  # another machine has continued it
+                if name == EVALUATIONS:
+                    self._merge_evaluations(there, records)
+                else:  # which this machine may be writing, too
+                    self._join_journal(name, there, records, take=False)
+            version = version_of(file)
+            if name in self._diverged or version == records.here(name):
+                return
+            self._storage.write(name, complete_lines(file.read_bytes()))
         records.set(name, self._storage.signature(name), version)
 
     def _files(self) -> dict[str, str]:
@@ -205,9 +216,9 @@ class Mirror:
         files = {
             file.relative_to(self.path).as_posix(): file for file in sorted(self.path.rglob("*")) if file.is_file()
         }
-        return {name: _version(file) for name, file in files.items() if _is_shared(name)}
+        return {name: version_of(file) for name, file in files.items() if is_shared(name)}
 
-    def _forget(self, records: _Records, why: str) -> None:
+    def _forget(self, records: Records, why: str) -> None:
         """Removes the mirror of a run that is no more. Raises RunError where it holds what was never published."""
         unpublished = [name for name, version in self._files().items() if version != records.here(name)]
         if unpublished:
@@ -219,66 +230,12 @@ class Mirror:
         records.clear()
 
     @contextmanager
-    def _records(self) -> Iterator[_Records]:
+    def _records(self) -> Iterator[Records]:
         """What is known of the files, for one process and thread at a time."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path.with_suffix(".lock"), "a", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            records = _Records(self.path.with_suffix(".json"), self.url)
+            records = Records(self.path.with_suffix(".json"), self.url)
             if not self.path.is_dir():  # removed by hand, or never there
                 records.clear()
             yield records
-
-
-class _Records:
-    """For each file its signature there and its version here, at the time when both were the same; None for neither."""
-
-    def __init__(self, path: Path, url: str) -> None:
-        self._path, self._url = path, url
-        self.mirror = uuid4().hex
-        self.files: dict[str, list[str | None]] = {}
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            self.mirror, self.files = data["mirror"], data["files"]
-        except (OSError, ValueError, KeyError, TypeError):  # everything is compared again
-            self._save()
-
-    def clear(self) -> None:
-        self.mirror, self.files = uuid4().hex, {}
-        self._save()
-
-    def there(self, name: str) -> str | None:
-        return self.files.get(name, [None, None])[0]
-
-    def here(self, name: str) -> str | None:
-        return self.files.get(name, [None, None])[1]
-
-    def set(self, name: str, there: str | None, here: str | None) -> None:
-        self.files[name] = [there, here]
-        self._save()
-
-    def _save(self) -> None:
-        write_json(self._path, {"url": self._url, "mirror": self.mirror, "files": self.files})
-
-
-def _is_shared(name: str) -> bool:
-    return not name.endswith(PRIVATE) and not name.startswith("ray_train/")
-
-
-def _version(file: Path) -> str:
-    status = file.stat()
-    return f"{status.st_size} {status.st_mtime_ns}"
-
-
-def _records_in(data: bytes) -> bytes:
-    """The complete lines: a killed writer may have left half of one."""
-    return data[: data.rfind(b"\n") + 1]
-
-
-def _step(read: Callable[[int, int], bytes]) -> int:
-    """The step that a checkpoint was written at, from its header alone; -1 where there is no checkpoint."""
-    try:
-        size = int.from_bytes(read(0, 8), "little")
-        return int(json.loads(json.loads(read(8, 8 + size))["__metadata__"]["state"])["step"])
-    except (ValueError, KeyError, TypeError):
-        return -1

@@ -34,7 +34,8 @@ class WriterLock:
     """
 
     def __init__(self, storage: Storage, name: str, file: Path, mirror: str) -> None:
-        self._storage, self._name, self._file = storage, f"{name}.lock", file
+        self.name = name
+        self._storage, self._object, self._file = storage, f"{name}.lock", file
         self._me = {"id": uuid4().hex, "mirror": mirror, "host": socket.gethostname(), "pid": os.getpid()}
         self._what = f"{storage.url}/{name}"
         self._lost: str | None = None
@@ -52,7 +53,7 @@ class WriterLock:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         try:
             if (self._holder() or {}).get("id") == self._me["id"]:
-                self._storage.remove(self._name)
+                self._storage.remove(self._object)
         except RemoteError as failure:
             log.warning("the lock stays for a minute: %s", failure)
         finally:
@@ -64,7 +65,7 @@ class WriterLock:
         if holder is not None and holder["id"] != self._me["id"]:
             self._lost = f"{self._what} was taken over by {_named(holder)} while this process did not answer"
         elif self._lost is None:
-            self._storage.write(self._name, self._content())
+            self._storage.write(self._object, self._content())
 
     def check(self) -> None:
         """Raises RunError when another process has taken the lock over."""
@@ -81,8 +82,8 @@ class WriterLock:
             alive = time.time() - holder["time"] < STALE_SECONDS
             if alive and holder["mirror"] != self._me["mirror"]:
                 raise self._refusal(holder)
-            self._storage.remove(self._name)
-        if not self._storage.create(self._name, self._content()):
+            self._storage.remove(self._object)
+        if not self._storage.create(self._object, self._content()):
             raise self._refusal(self._holder())
 
     def _refusal(self, holder: dict[str, Any] | None) -> RunError:
@@ -96,7 +97,7 @@ class WriterLock:
 
     def _holder(self) -> dict[str, Any] | None:
         """Who holds the lock, or None."""
-        data = self._storage.read(self._name)
+        data = self._storage.read(self._object)
         if not data:
             return None
         try:

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,13 @@ class Storage:
             self._fs.invalidate_cache()
             found = self._fs.find(self._root, maxdepth=depth, detail=True)
         return {name.removeprefix(self._root + "/"): _signature(info) for name, info in found.items()}
+
+    def require_container(self) -> None:
+        """Raises RemoteError where the bucket does not exist: to a listing it looks like one that is empty."""
+        container = self._root.partition("/")[0]
+        with self._reaching("open"):
+            if container and not self._renames and not self._fs.exists(container):
+                raise FileNotFoundError(f"there is no bucket {container!r}")
 
     def signature(self, name: str) -> str | None:
         """What changes whenever the file does; None where there is none."""
@@ -151,4 +159,6 @@ def _filesystem(url: str) -> tuple[Any, str]:
 
 def _signature(info: Mapping[str, Any]) -> str:
     version = next((info[name] for name in _VERSION if info.get(name)), "")
+    if isinstance(version, datetime):  # some file systems give a listing's as a number and a single file's as a date
+        version = version.timestamp()
     return f"{info['size']} {version}"
