@@ -29,6 +29,7 @@ PUBLISH_SECONDS = 3.0
 PUBLISH_FACTOR = 9.0  # pause after an upload, in times what it took: a tenth of the time at most is spent on them
 DESCRIPTION, CHECKPOINT, EVALUATIONS = "run.json", "checkpoint.safetensors", "evaluations.jsonl"
 TRAINING = (CHECKPOINT, "last-good.safetensors", "metrics.jsonl")
+TRAINING_LOCK = "training"
 PULLED = (".json", ".jsonl", ".journal")  # whenever a run is opened; other files when they are asked for
 
 
@@ -75,16 +76,20 @@ class Mirror:
         return self.path / name
 
     def publish(self) -> None:
-        """Uploads what has changed in the mirror. Raises RunError when another machine has taken over the writing."""
+        """Uploads what has changed in the mirror, but for what has a lock that is not held here.
+
+        Raises RunError when another machine has taken over a lock that was.
+        """
+        held = {None, *(lock.name for lock in self._locks)}
         with self._records() as records:
             changed = {name: now for name, now in self._files().items() if now != records.here(name)}
             for name in sorted(changed, key=lambda name: name == CHECKPOINT):
                 for lock in self._locks:
                     lock.check()
                 # the checkpoint goes last, and only the one that the metrics uploaded just now go with
-                if name in self._diverged or (name == CHECKPOINT and version_of(self.path / name) != changed[name]):
-                    continue
-                self._publish(name, changed[name], records)
+                newer = name == CHECKPOINT and version_of(self.path / name) != changed[name]
+                if _lock_of(name) in held and name not in self._diverged and not newer:
+                    self._publish(name, changed[name], records)
             for lock in self._locks:
                 self.require_one_history(lock.name)
 
@@ -92,7 +97,8 @@ class Mirror:
     def publishing(self, lock: str | None = None) -> Iterator[None]:
         """Publishes at the end of the block, however it ends.
 
-        lock: the file that nobody else may write meanwhile; with one, changes are published while the block runs.
+        lock: a journal, or `training`, that nobody else may write meanwhile; with one, changes are published while the
+        block runs, too.
         Raises RunError while another process holds the lock. Without a lock a failure to publish is a warning.
         """
         with ExitStack() as stack:
@@ -239,3 +245,10 @@ class Mirror:
             if not self.path.is_dir():  # removed by hand, or never there
                 records.clear()
             yield records
+
+
+def _lock_of(name: str) -> str | None:
+    """The lock under which a file is written and published."""
+    if name.endswith(".journal"):
+        return name
+    return TRAINING_LOCK if name in TRAINING else None

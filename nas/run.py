@@ -113,8 +113,8 @@ class Run:
     def publishing(self, lock: Path | None = None) -> Iterator[None]:
         """Files that the block changes in `path` are published where the run is remote; nothing happens elsewhere.
 
-        lock: the file that no other machine may write meanwhile; with one, changes are published during the block too.
-        See `nas.remote.Mirror.publishing`.
+        lock: what no other machine may write meanwhile, a study's journal or `path / "training"`; with one, changes are
+        published during the block, too. See `nas.remote.Mirror.publishing`.
         """
         if self.mirror is None:
             yield
