@@ -6,7 +6,8 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from nas.problem import are_metrics
@@ -46,21 +47,15 @@ class EvaluationCache:
             self._metrics[key] = dict(metrics)
             return
         line = json.dumps({"context": self._context, "key": key, "metrics": dict(metrics)}).encode() + b"\n"
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        try:
+        with _locked(self._file):
             self._read_new_lines()
             if key in self._metrics:
                 return
             size = os.fstat(self._file).st_size
-            if size and os.pread(self._file, 1, size - 1) != b"\n":
-                line = b"\n" + line  # ends what a killed writer began
-            if os.write(self._file, line) < len(line):
-                raise OSError(f"could not write to the evaluation cache: the disk is full, {size} bytes written so far")
+            _append(self._file, line)
             self._metrics[key] = dict(metrics)
             if self._read_up_to == size:
-                self._read_up_to += len(line)
-        finally:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
+                self._read_up_to = os.fstat(self._file).st_size
 
     def close(self) -> None:
         """Closes the file."""
@@ -88,3 +83,33 @@ class EvaluationCache:
                     bad += 1
         if bad:
             log.warning("%s: %d entries that are no metrics are left out and evaluated again", self._path, bad)
+
+
+def add_lines(path: Path, lines: bytes) -> None:
+    """Appends the complete ones of `lines` that the cache file `path` lacks, while others may be appending too."""
+    known = set(path.read_bytes().splitlines())
+    new = [line for line in lines[: lines.rfind(b"\n") + 1].splitlines() if line not in known]
+    if new:
+        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        try:
+            with _locked(file):
+                _append(file, b"".join(line + b"\n" for line in new))
+        finally:
+            os.close(file)
+
+
+def _append(file: int, lines: bytes) -> None:
+    size = os.fstat(file).st_size
+    if size and os.pread(file, 1, size - 1) != b"\n":
+        lines = b"\n" + lines  # ends what a killed writer began
+    if os.write(file, lines) < len(lines):
+        raise OSError(f"could not write to the evaluation cache: the disk is full, {size} bytes written so far")
+
+
+@contextmanager
+def _locked(file: int) -> Iterator[None]:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)

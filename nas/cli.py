@@ -19,6 +19,7 @@ from nas.cli_read import Json, RunFolder, StudyName, compare, pareto, query, stu
 from nas.cli_resume import end_search, resume
 from nas.cli_train import train
 from nas.cli_trust import trust
+from nas.terminal import UrlFormatter, with_urls
 from nas.terminal import next_step as _next
 from nas.terminal import print_json as _print_json
 from nas.terminal import quoted as _quoted
@@ -176,7 +177,9 @@ def demo(
 
 def main() -> None:
     """Entry point: exit codes 0 done, 1 failed, 2 usage, 130 interrupted."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr, level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(UrlFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     signal.signal(signal.SIGTERM, _interrupt)  # so that what a command cleans up on Ctrl-C, it does here too
     for stream in (sys.stdout, sys.stderr):
@@ -213,7 +216,7 @@ def _exit_code(error: Exception) -> int | None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(message if code == 130 else f"error: {message}", file=sys.stderr)
+    print(with_urls(message if code == 130 else f"error: {message}"), file=sys.stderr)
     sys.exit(code)
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from nas.terminal import drawn, next_step, print_json, quoted, say_stopping, stderr
+from nas.terminal import drawn, next_step, print_json, quoted, say_stopping, stderr, with_urls
 
 
 def finetune(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `nas train`.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder of `nas train`, or its URL.")],
     trials: Annotated[str, typer.Option(help="Numbers of trials of the study, such as 3,7,9.")],
     study_name: Annotated[str, typer.Option(help="Name of the study within the run.")] = "default",
     epochs: Annotated[
@@ -44,9 +43,10 @@ def finetune(
         )  # fmt: skip
     from nas.plots import save_finetuning
 
-    picture = run / "finetune" / study_name / "finetune.png"
+    picture = opened.path / "finetune" / study_name / "finetune.png"
     title = f"{opened.space.name} on {opened.data.name}: fine-tuned subnets"
-    written = drawn(picture, lambda: save_finetuning(report, picture, title))
+    with opened.publishing():
+        written = drawn(picture, lambda: save_finetuning(report, picture, title))
     if as_json:
         print_json(report)
         return
@@ -54,11 +54,11 @@ def finetune(
 
     tables.print_finetuning(report)
     if written:
-        print(f"picture: {picture}")
+        print(f"picture: {with_urls(str(picture))}")
     next_step(_advice(run, study_name, report))
 
 
-def _advice(run: Path, study_name: str, report: Mapping[str, Any]) -> str:
+def _advice(run: str, study_name: str, report: Mapping[str, Any]) -> str:
     """The export of the trial with the best weights."""
     best = max(report["trials"], key=lambda row: row["top1"])
     study = "" if study_name == "default" else f" --study-name {study_name}"

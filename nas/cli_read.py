@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from nas.terminal import drawn, next_step, print_json, quoted
+from nas.terminal import drawn, next_step, print_json, quoted, with_urls
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 StudyName = Annotated[str, typer.Option(help="Name of the study within the run.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `nas train`.")]
+RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="Run folder of `nas train`, or its URL.")]
 
 
 def studies(run: RunFolder, as_json: Json = False) -> None:
@@ -90,7 +90,7 @@ def compare(
     elif picture:
         next_step("nas pareto RUN --study-name NAME, for the front of one of them")
     else:
-        next_step(f"nas compare {' '.join(map(quoted, map(Path, sources)))} -o compare.png")
+        next_step(f"nas compare {' '.join(map(quoted, sources))} -o compare.png")
 
 
 def query(
@@ -144,12 +144,12 @@ def show_study(run: Any, study_name: str, study: Any) -> None:
     tables.print_front(study)
     picture = _save_front(run, study_name, study)
     if picture:
-        print(f"picture: {picture}")
+        print(f"picture: {with_urls(str(picture))}")
     suffix = _study_option(study_name)
     if study.best is not None:
-        next_step(f"nas export {quoted(run.path)}{suffix} --best -o DIR")
+        next_step(f"nas export {quoted(run)}{suffix} --best -o DIR")
     else:
-        next_step(f"nas resume {quoted(run.path)}{suffix} --n-trials {len(study.trials) + 100}")
+        next_step(f"nas resume {quoted(run)}{suffix} --n-trials {len(study.trials) + 100}")
 
 
 def _study_option(study_name: str) -> str:
@@ -163,6 +163,6 @@ def _save_front(run: Any, study_name: str, study: Any) -> Path | None:
     if not study.front():
         return None
     path = run.path / ("front.png" if study_name == "default" else f"front-{study_name}.png")
-    return drawn(
-        path, lambda: save_front(study, path, f"{run.space.name}: {len(study.trials)} subnets of one supernet")
-    )
+    title = f"{run.space.name}: {len(study.trials)} subnets of one supernet"
+    with run.publishing():
+        return drawn(path, lambda: save_front(study, path, title))

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.terminal import drawn, next_step, quoted, say_stopping, stderr
+from nas.terminal import drawn, next_step, quoted, say_stopping, stderr, with_urls
 
 if TYPE_CHECKING:
     from nas.run import Run
@@ -19,7 +18,7 @@ _PARTS = "Part of the recipe"
 
 
 def train(
-    out: Annotated[Path, typer.Option("-o", "--out", help="Run folder to make, or to continue with --resume.")],
+    out: Annotated[str, typer.Option("-o", "--out", help="Run folder, or URL, to make, or to continue with --resume.")],
     space: Annotated[str | None, typer.Option(help="Name of a space (`nas spaces`), or a .yaml file.")] = None,
     data: Annotated[
         str | None,
@@ -94,6 +93,7 @@ def train(
 ) -> None:  # fmt: skip
     """Train the supernet of a space on a data set."""
     from nas.progress import TrainingProgress
+    from nas.run import folder_of
     from nas.signals import stop_requests
     from nas.training import is_main_process
 
@@ -102,8 +102,8 @@ def train(
         "schedule": schedule, "distillation": distillation, "teacher": teacher, "members": members,
     }  # fmt: skip
     settings = settings_of(recipe or [], {name: value for name, value in named.items() if value is not None})
-    console = stderr()
-    with stop_requests(say_stopping) as should_stop, TrainingProgress(console, out / "tensorboard") as progress:
+    console, folder = stderr(), folder_of(out)
+    with stop_requests(say_stopping) as should_stop, TrainingProgress(console, folder / "tensorboard") as progress:
         run = _training(num_workers, address)(
             space, data, out, resume=resume, device=device, image_size=image_size, skip_corrupt=skip_corrupt,
             download=download, on_start=progress.start, on_record=progress.record, should_stop=should_stop, **settings,
@@ -115,10 +115,12 @@ def train(
     from search_spaces import cost
 
     picture = run.path / "training.png"
-    if drawn(picture, lambda: save_training(run.metrics, picture, f"{run.space.name} on {run.data.name}")):
-        print(f"picture: {picture}")
+    with run.publishing():
+        written = drawn(picture, lambda: save_training(run.metrics, picture, f"{run.space.name} on {run.data.name}"))
+    if written:
+        print(f"picture: {with_urls(str(picture))}")
     smallest, largest = (cost.macs(run.space, arch) for arch in (run.space.smallest(), run.space.largest()))
-    next_step(f"nas search {quoted(run.path)} --max-macs {show_quantity(max(largest // 8, 2 * smallest))}")
+    next_step(f"nas search {quoted(run)} --max-macs {show_quantity(max(largest // 8, 2 * smallest))}")
 
 
 def _training(num_workers: int | None, address: str | None) -> Callable[..., Run]:

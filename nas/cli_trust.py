@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from nas.terminal import drawn, next_step, print_json, quoted, say_stopping, stderr
+from nas.terminal import drawn, next_step, print_json, quoted, say_stopping, stderr, with_urls
 
 
 def trust(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `nas train`.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder of `nas train`, or its URL.")],
     archs: Annotated[
         int | None,
         typer.Option(help="Subnets to train alone; more later extends the sample.", show_default="12, or all"),
@@ -37,8 +36,9 @@ def trust(
         )  # fmt: skip
     from nas.plots import save_trust
 
-    picture = run / "trust.png"
-    written = drawn(picture, lambda: save_trust(report, picture, f"{opened.space.name} on {opened.data.name}"))
+    picture = opened.path / "trust.png"
+    with opened.publishing():
+        written = drawn(picture, lambda: save_trust(report, picture, f"{opened.space.name} on {opened.data.name}"))
     if as_json:
         print_json(report)
         return
@@ -46,11 +46,11 @@ def trust(
 
     tables.print_trust(report)
     if written:
-        print(f"picture: {picture}")
+        print(f"picture: {with_urls(str(picture))}")
     next_step(_advice(run, report))
 
 
-def _advice(run: Path, report: dict[str, Any]) -> str:
+def _advice(run: str, report: dict[str, Any]) -> str:
     """The search by whichever score ranked the sample better, where one of them says more than MACs do."""
     inherited, null, calibrated = (
         -1.0 if value is None else value

@@ -36,11 +36,13 @@ def train_on_ray(
 
     Each worker takes one CPU, and one GPU where `device` is "cuda" or is "auto" and there are enough. `out` and the
     data set must be at the same place for the driver and all workers: on several machines, on a shared file system.
+    Of an `out` that is a URL, that goes for its mirror (`nas.remote`).
     When a worker dies, all go on from the last checkpoint, up to three times. address: as in `workers.ray_train`.
     Raises what `train` does, ConnectionError when no cluster answers, and RayTrainError when workers keep dying.
     """
     from supernet.checkpoint import CheckpointError
     from supernet.distributed import RankError, Ranks
+    from supernet.fit import LAST_GOOD
     from supernet.train import TrainingError
     from workers.ray_train import run_on_ray
 
@@ -65,9 +67,12 @@ def train_on_ray(
 
     fatal = (ValueError, OSError, TrainingError, CheckpointError, RankError)
     work = partial(_work, str(run.path.resolve()))
-    stopped = run_on_ray(work, num_workers, run.path, address, device, fatal, receive, should_stop)
+    with run.publishing(run.path / "training"):  # workers see the folder on this machine alone
+        for name in (run.checkpoint.name, LAST_GOOD):
+            run.fetch(name)
+        stopped = run_on_ray(work, num_workers, run.path, address, device, fatal, receive, should_stop)
     if stopped:
-        raise Interrupted(stopped)
+        raise Interrupted(stopped.replace(str(run.path), str(run)))
     return run
 
 

@@ -97,7 +97,7 @@ def finetune_run(
     if not done:
         raise Interrupted(
             f"stopped with {call.progress['samples']} of {call.progress['total_samples']} samples; the same command "
-            f"continues: nas finetune {shlex.quote(str(run.path))} --trials {','.join(map(str, trials))}"
+            f"continues: nas finetune {shlex.quote(str(run))} --trials {','.join(map(str, trials))}"
             f"{'' if study_name == 'default' else f' --study-name {study_name}'} --epochs {epochs} "
             f"--samples {samples} --seed {seed}"
         )

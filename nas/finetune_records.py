@@ -103,6 +103,8 @@ class Records:
         self._lines = self.folder / "samples.jsonl"
         self.others = 0  # lines on another basis
         self._candidates = self._read()
+        for trial in {candidate.trial for candidate in self._candidates}:
+            run.fetch(f"finetune/{study_name}/{trial}.safetensors")
         files = self.folder.glob("*.safetensors")
         found = {int(file.stem): self._kept_in(file) for file in files if file.stem.isdecimal()}
         self._kept = {trial: candidate for trial, candidate in found.items() if candidate is not None}

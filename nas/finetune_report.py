@@ -71,7 +71,7 @@ def load_finetuned(
             }  # fmt: skip
             return records.weights(trial), entry
     name = "" if study_name == "default" else f" --study-name {study_name}"
-    command = f"nas finetune {shlex.quote(str(run.path))}{name} --trials N"
+    command = f"nas finetune {shlex.quote(str(run))}{name} --trials N"
     if records.others and not records.trials():
         raise RunError(
             f"what was fine-tuned of study {study_name!r} belongs to other weights than the supernet has now "

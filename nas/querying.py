@@ -74,7 +74,7 @@ def query_run(
     rows, studies, left_out = _evaluated(run, problem, [study_name] if study_name else run.study_names())
     if not studies:
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
-        raise RunError(f"{run.path} has no study to ask; {reasons or 'make one with `nas search`'}")
+        raise RunError(f"{run} has no study to ask; {reasons or 'make one with `nas search`'}")
     known = sorted({name for row in rows for name in row.metrics})
     for name in (*problem.limits, *problem.objectives):
         if rows and name not in known:

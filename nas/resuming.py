@@ -40,7 +40,7 @@ def resume_run(
     identity = stored.identity
     if is_stale(run, identity.context):
         raise RunError(
-            f"study {study_name!r} was searched on weights that {run.path} no longer has (trained further since) "
+            f"study {study_name!r} was searched on weights that {run} no longer has (trained further since) "
             "and cannot go on; search with another --study-name"
         )
     n_trials = n_trials_of(stored) if n_trials is None else n_trials

@@ -8,14 +8,17 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from search_spaces.network import NetworkSpace
 from supernet.recipe import TrainConfig
+
+if TYPE_CHECKING:
+    from nas.remote import Mirror
 
 FORMAT = "nas-run-1"
 
@@ -52,17 +55,24 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class Run:
-    """An opened run folder."""
+    """An opened run folder, or the mirror of a remote one; `str` names it as its user does.
+
+    path: the folder on this machine. What changes files in it does so within `publishing`, or `writing`.
+    """
 
     path: Path
+    mirror: Mirror | None = field(default=None, compare=False)
+
+    def __str__(self) -> str:
+        return self.mirror.url if self.mirror else str(self.path)
 
     @classmethod
     def create(
         cls, path: str | Path, space: NetworkSpace, data: DataOptions, recipe: TrainConfig, classes: list[str]
     ) -> Run:
         """Makes the folder and writes `run.json`. Raises RunError when the folder holds anything already."""
-        run = cls(Path(path))
-        require_empty(run.path, "continue that run with --resume, or name another folder")
+        require_new(path)
+        run = cls._at(path)
         run.path.mkdir(parents=True, exist_ok=True)
         description = {
             "format": FORMAT,
@@ -72,17 +82,49 @@ class Run:
             "recipe": asdict(recipe),
             "versions": versions(),
         }
-        write_json(run.path / "run.json", description)
+        with run.publishing():
+            write_json(run.path / "run.json", description)
         return run
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """Raises RunError naming the folder when it is missing or no run."""
-        run = cls(Path(path))
+        """Opens a folder, or a URL such as `s3://bucket/run`: anything that fsspec serves, see `nas.remote`.
+
+        Raises RunError naming the folder when it is missing or no run, RemoteError when a URL cannot be read.
+        """
+        run = cls._at(path)
+        if run.mirror:
+            run.mirror.pull()
         if not run.path.is_dir():
-            raise RunError(f"there is no run folder {run.path}; make one with `nas train … -o {run.path}`")
+            raise RunError(f"there is no run folder {run}; make one with `nas train … -o {run}`")
         run.description  # noqa: B018 - read now, so that a bad folder is named here
         return run
+
+    @classmethod
+    def _at(cls, path: str | Path) -> Run:
+        if not is_url(path):
+            return cls(Path(path))
+        from nas.remote import Mirror
+
+        mirror = Mirror(str(path))
+        return cls(mirror.path, mirror)
+
+    @contextmanager
+    def publishing(self, lock: Path | None = None) -> Iterator[None]:
+        """Files that the block changes in `path` are published where the run is remote; nothing happens elsewhere.
+
+        lock: what no other machine may write meanwhile, a study's journal or `path / "training"`; with one, changes are
+        published during the block, too. See `nas.remote.Mirror.publishing`.
+        """
+        if self.mirror is None:
+            yield
+            return
+        with self.mirror.publishing(lock.relative_to(self.path).as_posix() if lock else None):
+            yield
+
+    def fetch(self, name: str) -> Path:
+        """The file `name` of the run, which need not exist; of a remote run its newest version."""
+        return self.mirror.fetch(name) if self.mirror else self.path / name
 
     @cached_property
     def description(self) -> dict[str, Any]:
@@ -91,7 +133,7 @@ class Run:
         try:
             description = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise RunError(f"{self.path} is not a run folder: it has no run.json") from None
+            raise RunError(f"{self} is not a run folder: it has no run.json") from None
         except (OSError, ValueError) as error:
             raise RunError(f"{file} cannot be read: {error}") from None
         if not isinstance(description, dict) or description.get("format") != FORMAT:
@@ -123,8 +165,8 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        """The training state, written by `supernet.checkpoint`."""
-        return self.path / "checkpoint.safetensors"
+        """The training state, written by `supernet.checkpoint`; of a remote run its newest version."""
+        return self.fetch("checkpoint.safetensors")
 
     @property
     def metrics(self) -> Path:
@@ -137,9 +179,14 @@ class Run:
         return self.path / "evaluations.jsonl"
 
     def study(self, name: str) -> Path:
-        """The journal of a study. Raises RunError for a name that is no plain file name."""
+        """The journal of a study. Raises RunError for a name that is no plain file name.
+
+        And for a study of a remote run that two machines have continued differently.
+        """
         if not 1 <= len(name) <= 100 or not all(c.isalnum() or c in "._-" for c in name) or name.startswith("."):
             raise RunError(f"study name {name!r} is not valid: use up to 100 letters, digits, '.', '_' and '-'")
+        if self.mirror:
+            self.mirror.require_one_history(f"studies/{name}.journal")
         return self.path / "studies" / f"{name}.journal"
 
     def study_names(self) -> list[str]:
@@ -154,8 +201,29 @@ def writing(run: Run) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise RunError(f"{run.path} is being trained by another process") from None
-        yield
+            raise RunError(f"{run} is being trained by another process") from None
+        with run.publishing(run.path / "training"):
+            yield
+
+
+def is_url(path: str | Path) -> bool:
+    """Whether a run is meant that fsspec serves; a `Path` is none, for it makes one slash of two."""
+    return isinstance(path, str) and "://" in path
+
+
+def folder_of(path: str | Path) -> Path:
+    """The folder of this machine in which the run at `path` is worked on, whether it exists or not."""
+    return Run._at(path).path
+
+
+def require_new(path: str | Path) -> None:
+    """Raises RunError unless there is room for a new run."""
+    advice = "continue that run with --resume, or name another folder"
+    run = Run._at(path)
+    if run.mirror:
+        run.mirror.require_empty(advice)
+    else:
+        require_empty(run.path, advice)
 
 
 def require_empty(path: Path, advice: str | None) -> None:

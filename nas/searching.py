@@ -61,6 +61,8 @@ def search_run(
 ) -> Study:
     """Searches the subnets of a trained supernet; an existing study of that name is continued to `n_trials`.
 
+    run: opened, or its folder, or a URL that fsspec serves, where what is written is published as it goes.
+
     Each architecture is exported, its batch norms are recalibrated on the calibration split, and it is scored on the
     search-validation split: `top1` from 0 to 1. `macs` and `params` are known beforehand.
     limits: upper limits on any of these, or pairs (lowest, highest). objectives: their names, the most important first.
@@ -82,32 +84,33 @@ def search_run(
 
     from nas.study import search
 
-    _check_score(run, study_name, score)
-    spec, context = evaluator_spec(run, "cuda" if num_gpus else "cpu")
-    derive = calibrated(load_calibration(run, context["weights"])) if score == "calibrated" else None
-    return search(
-        run.space,
-        spec,
-        n_trials=n_trials,
-        seed=seed,
-        strategy=strategy,
-        objectives=directions,
-        limits=limits,
-        metrics=EVALUATED,
-        storage=storage,
-        study_name=study_name,
-        context=context,
-        derive=derive,
-        cache=run.evaluations,
-        num_workers=num_workers,
-        num_cpus=num_cpus,
-        num_gpus=num_gpus,
-        address=address,
-        evaluation_timeout=evaluation_timeout,
-        lookahead=lookahead,
-        on_trial=on_trial,
-        stop=stop,
-    )
+    with run.publishing(storage):
+        _check_score(run, study_name, score)
+        spec, context = evaluator_spec(run, "cuda" if num_gpus else "cpu")
+        derive = calibrated(load_calibration(run, context["weights"])) if score == "calibrated" else None
+        return search(
+            run.space,
+            spec,
+            n_trials=n_trials,
+            seed=seed,
+            strategy=strategy,
+            objectives=directions,
+            limits=limits,
+            metrics=EVALUATED,
+            storage=storage,
+            study_name=study_name,
+            context=context,
+            derive=derive,
+            cache=run.evaluations,
+            num_workers=num_workers,
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            address=address,
+            evaluation_timeout=evaluation_timeout,
+            lookahead=lookahead,
+            on_trial=on_trial,
+            stop=stop,
+        )
 
 
 def check_search(
@@ -223,7 +226,7 @@ def read_run_study(run: Run, study_name: str) -> StoredStudy:
 
     if not run.study(study_name).exists():
         known = ", ".join(run.study_names()) or "none yet; make one with `nas search`"
-        raise RunError(f"{run.path} has no study {study_name!r}; studies: {known}")
+        raise RunError(f"{run} has no study {study_name!r}; studies: {known}")
     return read_study(run.study(study_name), study_name)
 
 

@@ -62,7 +62,8 @@ def _row(run: Run, name: str) -> dict[str, Any]:
 
 
 def find_studies(sources: Sequence[str]) -> list[NamedStudy]:
-    """The studies that `sources` mean, each once: journal files, run folders with all their studies, or RUN:NAME.
+    """The studies that `sources` mean, each once: journal files, run folders (or URLs) with all their studies, or
+    RUN:NAME.
 
     Raises StudyError or RunError naming a source that is none of these, or holds no study.
     """
@@ -80,16 +81,16 @@ def _of_source(source: str) -> list[tuple[Path, NamedStudy]]:
         names = [f"{source}:{s.identity.study_name}" if len(studies) > 1 else source for s in studies]
         return [(path, NamedStudy(name, stored)) for name, stored in zip(names, studies, strict=True)]
     folder, colon, study_name = source.rpartition(":")
-    if path.is_dir():
-        run = Run.open(path)
+    if path.is_dir() or study_name.startswith("//"):
+        run = Run.open(source)
         names = run.study_names()
         if not names:
-            raise RunError(f"{path} has no studies; make one with: nas search {path}")
+            raise RunError(f"{run} has no studies; make one with: nas search {run}")
     elif colon:
         run, names = Run.open(folder), [study_name]
     else:
         raise StudyError(f"there is no journal file and no run folder {source}")
-    return [(run.study(name), NamedStudy(f"{run.path}:{name}", read_run_study(run, name))) for name in names]
+    return [(run.study(name), NamedStudy(f"{run}:{name}", read_run_study(run, name))) for name in names]
 
 
 def group_studies(studies: Sequence[NamedStudy]) -> dict[str, list[list[Trial]]]:

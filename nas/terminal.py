@@ -10,6 +10,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+_URLS: dict[str, str] = {}  # of remote runs, by the folder that mirrors each on this machine
+
+
+def call_by_url(folder: Path, url: str) -> None:
+    """From now on, messages call what lies in `folder`, the mirror of a remote run, by its URL."""
+    _URLS[str(folder)] = url
+
+
+def with_urls(text: str) -> str:
+    """`text` with URLs for the names of files in mirrors."""
+    for folder, url in _URLS.items():
+        text = text.replace(f"{folder}/", f"{url}/")
+    return text
+
+
+class UrlFormatter(logging.Formatter):
+    """Formats log records, with URLs for the names of files in mirrors."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text."""
+        return with_urls(super().format(record))
+
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
@@ -26,8 +48,8 @@ def drawn(path: Path, draw: Callable[[], None]) -> Path | None:
     return path
 
 
-def quoted(path: Path) -> str:
-    """The path as a shell takes it."""
+def quoted(path: object) -> str:
+    """A path, or a run, as a shell takes it."""
     return shlex.quote(str(path))
 
 

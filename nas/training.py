@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.run import DataOptions, Run, RunError, require_empty, writing
+from nas.run import DataOptions, Run, RunError, require_new, writing
 from nas.spaces import GivenSpace, NamedSpace, SpaceSource, resolve
 from supernet.recipe import TrainConfig
 
@@ -46,7 +46,7 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     **recipe: Any,
 ) -> Run:
-    """Trains the supernet of `space` on `data` into the folder `out`; returns the finished run.
+    """Trains the supernet of `space` on `data` into the folder, or URL, `out`; returns the finished run.
 
     space: a name in the catalog, the path of a YAML file, or a `NetworkSpace`. data: such as "cifar10:DIR", see
     `supernet.datasets`. recipe: fields of `supernet.recipe.TrainConfig`.
@@ -66,7 +66,7 @@ def train(
 
     from supernet import checkpoint
     from supernet.distributed import joined
-    from supernet.fit import Hooks, fit
+    from supernet.fit import LAST_GOOD, Hooks, fit
 
     with joined(device) as ranks:
         if new:
@@ -81,6 +81,7 @@ def train(
             trainer = _trainer(run.space, load_data(run, download), run.recipe, device, ranks)
         with writing(run) if ranks.is_main else nullcontext():
             if resume and checkpoint.exists(run.checkpoint):
+                run.fetch(LAST_GOOD)
                 trainer.restore(run.checkpoint)
             if ranks.is_main:
                 on_start(trainer.step, trainer.total_steps)
@@ -93,7 +94,7 @@ def train(
     if not done:
         raise Interrupted(
             f"stopped at step {trainer.step} of {trainer.total_steps}; "
-            f"continue with: nas train -o {shlex.quote(str(run.path))} --resume"
+            f"continue with: nas train -o {shlex.quote(str(run))} --resume"
         )
     return run
 
@@ -142,11 +143,11 @@ def load_trained(run: Run) -> tuple[SharedWeights, dict[str, Any], ImageData]:
     if state["step"] < state["total_steps"]:
         log.warning(
             "the training of %s stands at step %d of %d; continue it with: nas train -o %s --resume",
-            run.path, state["step"], state["total_steps"], shlex.quote(str(run.path)),
+            run, state["step"], state["total_steps"], shlex.quote(str(run)),
         )  # fmt: skip
     images = load_data(run)
     if fingerprint(images) != state["data"]:
-        raise RunError(f"the data set {run.data.spec} is not what {run.path} was trained on: it has changed since")
+        raise RunError(f"the data set {run.data.spec} is not what {run} was trained on: it has changed since")
     return supernet, state, images
 
 
@@ -164,7 +165,7 @@ def _check_new(
     source = resolve(space)
     config = TrainConfig(**recipe)
     options = DataOptions(data, source.image_size if image_size is None else image_size, skip_corrupt)
-    require_empty(Path(out), "continue that run with --resume, or name another folder")
+    require_new(out)
     return source, options, config
 
 
@@ -233,7 +234,7 @@ def check_resumed(
         if network.to_dict() != run.space.to_dict():
             differs.append(f"space was {run.space.name!r} and is now {network.name!r} or has other choices")
     if differs:
-        raise RunError(f"cannot resume {run.path}: {'; '.join(differs)}")
+        raise RunError(f"cannot resume {run}: {'; '.join(differs)}")
 
 
 def _given(values: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:

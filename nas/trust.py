@@ -154,7 +154,7 @@ def teacher_of(run: Run, state: dict[str, Any], data: ImageData) -> nn.Module | 
         return None
     teacher = load_teacher(run.recipe.teacher, data)
     if checkpoint.weights_hash(teacher.state_dict()) != state["teacher"]:
-        raise RunError(f"the teacher {run.recipe.teacher} is not the one that {run.path} was trained with")
+        raise RunError(f"the teacher {run.recipe.teacher} is not the one that {run} was trained with")
     return teacher
 
 
@@ -183,7 +183,7 @@ def _train_missing(
             done = sum(correct is not None for correct in found)
             raise Interrupted(
                 f"stopped with {done} of {len(sample)} architectures trained; the same command continues: "
-                f"nas trust {shlex.quote(str(run.path))} --archs {len(sample)} --epochs {basis.epochs} "
+                f"nas trust {shlex.quote(str(run))} --archs {len(sample)} --epochs {basis.epochs} "
                 f"--seed {basis.seed}"
             )
         on_record({"arch": index, **values})
@@ -258,9 +258,7 @@ def _warn_of_changes(run: Run, basis: Basis, archs: int) -> None:
     folder = _folder(run, basis)
     others = sorted({file.parent.name for file in folder.parent.glob("epochs*/*.json")} - {folder.name})
     if others and not folder.exists():
-        log.warning(
-            "%s has stand-alone trainings of %s; those of %s start anew", run.path, ", ".join(others), folder.name
-        )
+        log.warning("%s has stand-alone trainings of %s; those of %s start anew", run, ", ".join(others), folder.name)
     if not (run.path / "trust.json").exists():
         return
     try:
@@ -270,7 +268,7 @@ def _warn_of_changes(run: Run, basis: Basis, archs: int) -> None:
     if last is None:
         log.warning(
             "the last report of %s is on other weights: the supernet is scored again, stand-alone trainings count",
-            run.path,
+            run,
         )
     elif last["n"] > archs and last["epochs"] == basis.epochs:
         log.warning(

@@ -148,7 +148,7 @@ def calibration_file(run: Run) -> Path:
 def require_calibration(run: Run) -> None:
     """Raises RunError, with what to run, where the run has no calibration."""
     if not calibration_file(run).exists():
-        raise RunError(f"{run.path} has no calibration; make one with: nas trust {shlex.quote(str(run.path))}")
+        raise RunError(f"{run} has no calibration; make one with: nas trust {shlex.quote(str(run))}")
 
 
 def load_calibration(run: Run, weights: str) -> Calibration:
@@ -177,14 +177,14 @@ def load_calibration(run: Run, weights: str) -> Calibration:
     if np.ptp(calibration.standalone) == 0:
         raise RunError(
             f"{file} ranks nothing: all {len(calibration.archs)} networks trained alone have {accuracies[-1]:.2%}; "
-            f"train them longer: nas trust {shlex.quote(str(run.path))} with more --epochs than {data.get('epochs')}"
+            f"train them longer: nas trust {shlex.quote(str(run))} with more --epochs than {data.get('epochs')}"
         )
     return calibration
 
 
 def _again(run: Run, written: Mapping[str, Any]) -> str:
     """The command that makes a report or a calibration again, with the options of the one that was written."""
-    command = f"nas trust {shlex.quote(str(run.path))}"
+    command = f"nas trust {shlex.quote(str(run))}"
     pairs = written.get("pairs", written.get("archs"))
     if isinstance(pairs, list):
         command += f" --archs {len(pairs)}"

@@ -18,6 +18,7 @@ from supernet.train import MOST_ROLLBACKS, SpikeError, Trainer, TrainingError
 
 LOG_EVERY = 10  # steps between metric records: reading a loss makes an accelerator wait
 SAVE_SECONDS = 120.0  # between checkpoints inside an epoch
+LAST_GOOD = "last-good.safetensors"  # beside the checkpoint: the state that a rollback goes to
 
 
 @dataclass
@@ -50,7 +51,7 @@ class _Fit:
 
     def __init__(self, trainer: Trainer, path: Path, metrics: Path, hooks: Hooks) -> None:
         self.trainer, self.path, self.metrics, self.hooks = trainer, path, metrics, hooks
-        self.good = path.with_name("last-good.safetensors")
+        self.good = path.with_name(LAST_GOOD)
         self.saved = time.monotonic()
         self.main = trainer.ranks.is_main
 
