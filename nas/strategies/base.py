@@ -62,15 +62,23 @@ class Strategy(ABC):
             if found is not None:
                 return found
             seen += batch
-        for arch in self._repaired(seen[:_REPAIRS], rng):
-            if arch.key not in taken:
-                return arch
+        found = self._first([self.repaired(arch, rng) for arch in seen[:_REPAIRS]], taken)
+        if found is not None:
+            return found
         for _ in range(_SAMPLES):
             with suppress(InfeasibleLimitsError):  # not found is not proven: `_unexplored` may still find some
                 arch = self._sample(rng)
                 if arch.key not in taken:
                     return arch
         return self._unexplored(rng, taken)
+
+    def repaired(self, arch: ArchLike, rng: np.random.Generator) -> ArchLike:
+        """`arch`, changed until it is within the limits, or as near to them as that leads."""
+        problem = self.problem
+        if problem.cost is None or not problem.limits:
+            return arch
+        nearest: ArchLike = descend(problem.space, arch, problem.limits, problem.cost, rng)[0]
+        return nearest
 
     def _first(self, archs: Sequence[ArchLike], taken: Container[str]) -> ArchLike | None:
         return next((arch for arch in self._feasible(archs) if arch.key not in taken), None)
@@ -80,15 +88,6 @@ class Strategy(ABC):
         if cost is None or not limits:
             return list(archs)
         return [arch for arch, left in zip(archs, excess(cost, archs, limits)) if left == 0]
-
-    def _repaired(self, archs: Sequence[ArchLike], rng: np.random.Generator) -> Iterator[ArchLike]:
-        problem = self.problem
-        if problem.cost is None or not problem.limits:
-            return
-        for arch in archs:
-            repaired, left = descend(problem.space, arch, problem.limits, problem.cost, rng)
-            if left == 0:
-                yield repaired
 
     def _sample(self, rng: np.random.Generator) -> ArchLike:
         problem = self.problem  # which `_unexplored` lists once, rather than every trial anew

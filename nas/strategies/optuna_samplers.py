@@ -28,6 +28,7 @@ from search_spaces.arch import ArchLike
 from search_spaces.space import Gene
 
 _NAME = "private"
+_MUTANTS = 5  # of each draw
 _PROPOSAL = -1  # the id that `create_trial` gives to what is in no storage
 
 
@@ -60,18 +61,25 @@ class OptunaStrategy(Strategy):
         self._completed += 1
 
     def candidates(self, number: int, rng: np.random.Generator) -> Iterator[ArchLike]:
-        """What the sampler draws."""
+        """What the sampler draws, brought within the limits, and mutants of it, for it may insist on what was tried."""
         space, sampler = self.problem.space, self.sampler(int(rng.integers(2**32)))
         study = self._load_study()
         proposal = create_trial(state=TrialState.RUNNING, system_attrs=self._generation())
         while True:
             drawn = sampler.sample_relative(study, proposal, self._genes) if self._genes else {}
             sample = space.encode(space.sample(rng))
-            yield space.decode([int(drawn.get(gene.name, i)) for gene, i in zip(space.genes, sample)])
+            arch = space.decode([int(drawn.get(gene.name, i)) for gene, i in zip(space.genes, sample)])
+            arch = self.repaired(arch, rng)
+            yield arch
+            for _ in range(_MUTANTS):
+                yield space.mutate(arch, rng)
 
     def _load_study(self) -> optuna.Study:
         """A new one each time, because a study object goes on showing its samplers the trials they saw first."""
-        return optuna.Study(_NAME, self._storage, sampler=self._any)
+        study = optuna.Study(_NAME, self._storage, sampler=self._any)
+        for generation in self._generation().values():  # chosen now, or the first to ask would spend its seed on it
+            self.sampler(self.seed).get_parent_population(study, generation)  # type: ignore[attr-defined]
+        return study
 
     def _record(self, trial: Trial, values: list[float]) -> FrozenTrial:
         indices = {gene.name: i for gene, i in zip(self.problem.space.genes, self.problem.space.encode(trial.arch))}
