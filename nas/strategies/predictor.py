@@ -36,7 +36,7 @@ class PredictorStrategy(EvolutionStrategy):
     """
 
     def __init__(self, problem: Problem, seed: int, warmup: int = 16, population: int = 20) -> None:
-        super().__init__(problem, seed, warmup, population)
+        super().__init__(problem, seed, min(warmup, problem.space.size() // 4), population)
         self._trials: list[Trial] = []
         self._fitted: tuple[int, dict[str, Ranker]] = (0, {})
 
