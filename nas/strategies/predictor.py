@@ -92,8 +92,9 @@ class PredictorStrategy(EvolutionStrategy):
         costs = problem.cost(archs) if problem.cost else {}
         ranks |= {name: self._ranks(name, values) for name, values in costs.items() if name in problem.objectives}
         violation = np.zeros(len(archs))
-        for name in rankers.keys() & problem.limits.keys():
-            low, high = self._ranks(name, np.array(bounds(problem.limits[name])))
+        for name in (name for name in problem.limits if name in rankers):
+            ends = np.array(bounds(problem.limits[name]))
+            low, high = np.where(np.isfinite(ends), self._ranks(name, ends), ends)
             violation += np.maximum(0, np.maximum(low - ranks[name], ranks[name] - high))
         values = self._to_minimise(ranks)
         weights = rng.dirichlet(np.ones(values.shape[1]))
