@@ -38,8 +38,8 @@ def cluster() -> Iterator[Cluster]:
 def test_whatever_is_killed_the_history_is_the_same_and_nothing_is_evaluated_twice(
     trained_run: Path, tmp_path: Path
 ) -> None:
-    report = inject(trained_run, tmp_path, kills=3, seed=0)
-    assert collections.Counter(kill["kind"] for kill in report["kills"]) == {"worker": 3, "machine": 3, "driver": 3}
+    report = inject(trained_run, tmp_path, kills=1, seed=0)
+    assert collections.Counter(kill["kind"] for kill in report["kills"]) == {"worker": 1, "machine": 1, "driver": 1}
     assert report["failed_trials"] == 0
     assert report["equal_histories"]
     assert report["each_evaluated_once"]
