@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from workers import ray_jobs, ray_pool
+from workers import ray_connect, ray_jobs
 from workers.ray_jobs import DEFAULT_ADDRESS, Jobs, jobs_address
 
 
@@ -78,7 +78,7 @@ def test_a_server_that_never_answers_is_given_up(silent_server: str, monkeypatch
 
 
 def test_neither_is_a_ray_cluster(web_server: str, silent_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_pool, "_CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(ray_connect, "_CONNECT_SECONDS", 0.2)
     for address in (web_server, silent_server):
         with pytest.raises(ConnectionError, match=f"no Ray cluster answers at '{address}'"):
-            ray_pool.connect(address, 1, 0)
+            ray_connect.connect(address, 1, 0)
