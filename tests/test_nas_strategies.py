@@ -83,6 +83,12 @@ def test_replay_resumes_to_the_same_proposals(
         assert strategy.ask(recorded, taken) == expected
 
 
+def test_any_seed_will_do(name: str) -> None:
+    """NumPy's generators take any integer that is not negative, and the libraries behind some strategies 32 bits."""
+    n = length(name, 60)
+    assert len(drive(make_strategy(name, choice_problem(), seed=2**70), n)) == n
+
+
 def test_asking_twice_changes_nothing(name: str) -> None:
     problem = choice_problem(30)
     n = length(name, 40)

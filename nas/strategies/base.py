@@ -62,9 +62,10 @@ class Strategy(ABC):
             if found is not None:
                 return found
             seen += batch
-        found = self._first([self.repaired(arch, rng) for arch in seen[:_REPAIRS]], taken)
-        if found is not None:
-            return found
+        for arch in seen[:_REPAIRS]:
+            found = self._first([self.repaired(arch, rng)], taken)
+            if found is not None:
+                return found
         for _ in range(_SAMPLES):
             with suppress(InfeasibleLimitsError):  # not found is not proven: `_unexplored` may still find some
                 arch = self._sample(rng)

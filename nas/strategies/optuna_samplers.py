@@ -78,7 +78,7 @@ class OptunaStrategy(Strategy):
         """A new one each time, because a study object goes on showing its samplers the trials they saw first."""
         study = optuna.Study(_NAME, self._storage, sampler=self._any)
         for generation in self._generation().values():  # chosen now, or the first to ask would spend its seed on it
-            self.sampler(self.seed).get_parent_population(study, generation)  # type: ignore[attr-defined]
+            self.sampler(self.seed % 2**32).get_parent_population(study, generation)  # type: ignore[attr-defined]
         return study
 
     def _record(self, trial: Trial, values: list[float]) -> FrozenTrial:
