@@ -86,7 +86,7 @@ class Strategy(ABC):
 
     def _feasible(self, archs: Sequence[ArchLike]) -> list[ArchLike]:
         cost, limits = self.problem.cost, self.problem.limits
-        if cost is None or not limits:
+        if cost is None or not limits or not archs:
             return list(archs)
         return [arch for arch, left in zip(archs, excess(cost, archs, limits)) if left == 0]
 
