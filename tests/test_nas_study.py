@@ -156,6 +156,7 @@ def test_a_cost_that_is_none_names_the_architecture(cost, message, limits):
         ({"seed": 1.5}, "seed must be an integer of at least 0, got 1.5"),
         ({"lookahead": None}, "lookahead must be an integer of at least 1, got None"),
         ({"limits": {"top1": math.nan}}, "limit 'top1' is nan"),
+        ({"metrics": "top1"}, r"metrics must be a sequence of names, for example \['top1'\], got 'top1'"),
     ],
 )
 def test_settings_that_make_no_sense_are_named(settings, message):
