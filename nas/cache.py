@@ -18,9 +18,10 @@ log = logging.getLogger(__name__)
 class EvaluationCache:
     """Metrics by architecture key, for one context, in an append-only file of JSON lines.
 
-    Several processes may use one file: each sees what the others have added. A line that a killed process left
-    unfinished is skipped, and so is one that holds anything but finite metrics, with a warning. Nothing is flushed to
-    the disk: what a power failure takes is evaluated again.
+    Where an architecture has several entries, the first that has a metric counts for it, so an evaluator that learns
+    to return more adds to what is there. Several processes may use one file: each sees what the others have added. A
+    line that a killed process left unfinished is skipped, and so is one that holds anything but finite metrics, with a
+    warning. Nothing is flushed to the disk: what a power failure takes is evaluated again.
 
     path: created when missing; None keeps everything in memory.
     context: what the metrics depend on beside the architecture, such as the checkpoint's hash and the split.
@@ -42,18 +43,18 @@ class EvaluationCache:
         return self._metrics.get(key)
 
     def put(self, key: str, metrics: Mapping[str, float]) -> None:
-        """Adds one evaluation, unless another process has added it since. Raises OSError when the disk is full."""
+        """Adds one evaluation, unless all its metrics are there already. Raises OSError when the disk is full."""
         if self._file is None:
-            self._metrics[key] = dict(metrics)
+            self._add(key, metrics)
             return
         line = json.dumps({"context": self._context, "key": key, "metrics": dict(metrics)}).encode() + b"\n"
         with _locked(self._file):
             self._read_new_lines()
-            if key in self._metrics:
+            if key in self._metrics and metrics.keys() <= self._metrics[key].keys():
                 return
             size = os.fstat(self._file).st_size
             _append(self._file, line)
-            self._metrics[key] = dict(metrics)
+            self._add(key, metrics)
             if self._read_up_to == size:
                 self._read_up_to = os.fstat(self._file).st_size
 
@@ -62,6 +63,9 @@ class EvaluationCache:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+    def _add(self, key: str, metrics: Mapping[str, float]) -> None:
+        self._metrics[key] = {**metrics, **self._metrics.get(key, {})}
 
     def _read_new_lines(self) -> None:
         if self._file is None or (size := os.fstat(self._file).st_size) <= self._read_up_to:
@@ -78,7 +82,7 @@ class EvaluationCache:
             match entry:
                 case {"context": context, "key": str(key), "metrics": metrics} if are_metrics(metrics):
                     if context == self._context:
-                        self._metrics.setdefault(key, metrics)
+                        self._add(key, metrics)
                 case _:
                     bad += 1
         if bad:

@@ -61,7 +61,8 @@ def run(
     lookahead: trial n is proposed from the results of trials 0 to n - lookahead, so no more evaluations than that can
         be under way. At least 1; 1.5 times the number of workers keeps 97 % of them busy where evaluations take
         1 s ± 50 %, as many as there are workers 67 %. It belongs to the study and must not change between runs.
-    cache: results found here are not evaluated again; what is evaluated enters at once, so a crash loses none.
+    cache: results found here that have every metric are not evaluated again; what is evaluated enters at once, so a
+        crash loses none.
     on_trial: called with each new trial after it was recorded.
     stop: asked between evaluations; when true, what has finished is kept and nothing new begins.
     Raises AllTrialsFailedError when the evaluator never succeeds, and WorkerStartError when no worker starts.
@@ -133,7 +134,7 @@ class _Loop:
                 return
             self.taken.add(arch.key)
             known = self.cache.get(arch.key)
-            if known is None:
+            if known is None or not known.keys() >= set(self.problem.required):
                 self.running[self.next] = arch
                 self.pool.submit(self.next, arch)
             else:

@@ -115,6 +115,11 @@ def _checked_batch(costs: Any, archs: Sequence[ArchLike]) -> dict[str, np.ndarra
     if not isinstance(costs, Mapping):
         raise ValueError(f"the batched cost is {costs!r}; it must be a mapping of metric to array")
     for name, values in costs.items():
+        if np.shape(values) != (len(archs),):
+            raise ValueError(
+                f"the batched cost {name!r} of {len(archs)} architectures has the shape {np.shape(values)}; "
+                f"it must hold one number for each"
+            )
         for i in np.flatnonzero(~np.isfinite(values)).tolist():
             _finite(name, values[i], archs[i])
     return dict(costs)

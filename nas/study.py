@@ -108,6 +108,8 @@ def search(
     seed, lookahead = _integer("seed", seed, 0), _integer("lookahead", lookahead, 1)
     if cache is not None and not context:
         raise ValueError("a shared cache needs a context that tells one evaluator's results from another's")
+    if isinstance(metrics, str):
+        raise ValueError(f"metrics must be a sequence of names, for example ['top1'], got {metrics!r}")
     check_timeout(evaluation_timeout, num_workers)
     problem = Problem(
         space,

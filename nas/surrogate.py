@@ -20,11 +20,11 @@ class Ranker:
 
     @classmethod
     def fit(cls, features: np.ndarray, values: np.ndarray, seed: int) -> Ranker:
-        """features: [n, d]. values: [n], of which at least two."""
+        """features: [n, d]. values: [n], of which at least two. seed: not negative."""
         from sklearn.ensemble import GradientBoostingRegressor  # slow to import, and only this strategy needs it
         from sklearn.linear_model import BayesianRidge
 
-        trees = GradientBoostingRegressor(subsample=0.5, max_features=0.5, random_state=seed)
+        trees = GradientBoostingRegressor(subsample=0.5, max_features=0.5, random_state=seed % 2**32)  # its largest
         target = to_ranks(values, values)
         return cls(tuple(model.fit(features, target) for model in (trees, BayesianRidge())))
 

@@ -85,8 +85,11 @@ def preflight(space: Space[Any], limits: Mapping[str, Limit], cost: BatchCost | 
     if excess(cost, [space.smallest(), space.largest()], limits).min() == 0:
         return
     try:
-        sample_feasible(space, np.random.default_rng(0), limits, cost, max_tries=_DRAWS)
+        sample_feasible(space, np.random.default_rng(0), limits, cost, max_tries=_DRAWS, exhaustive=False)
     except InfeasibleLimitsError as error:
+        if space.size() <= ENUMERABLE:
+            _preflight_listed(space, limits, cost)
+            return
         if len(limits) == 1:
             raise
         alone: dict[str, float] = {}
@@ -96,6 +99,19 @@ def preflight(space: Space[Any], limits: Mapping[str, Limit], cost: BatchCost | 
             except InfeasibleLimitsError as single:
                 alone |= {name: single.nearest[name]}
         raise InfeasibleLimitsError(limits, error.nearest, alone) from None
+
+
+def _preflight_listed(space: Space[Any], limits: Mapping[str, Limit], cost: BatchCost) -> None:
+    """`preflight` by every architecture there is, each of which is costed once for all limits."""
+    costs = [cost(archs) for archs in chunks(space)]
+    known = {name: np.concatenate([chunk[name] for chunk in costs]) for name in costs[0]}
+    beyond = violations(known, limits)
+    closest = int(beyond.sum(axis=1).argmin())
+    if not beyond[closest].any():
+        return
+    nearest = {name: float(values[closest]) for name, values in known.items()}
+    alone = {name: float(known[name][column.argmin()]) for name, column in zip(limits, beyond.T) if column.min() > 0}
+    raise InfeasibleLimitsError(limits, nearest, alone if len(limits) > 1 else None) from None
 
 
 def excess(cost: BatchCost, archs: Sequence[Any], limits: Mapping[str, Limit]) -> np.ndarray:

@@ -239,6 +239,23 @@ def test_two_studies_of_one_context_share_evaluations(tmp_path: Path) -> None:
     assert history(first.trials) == history(second.trials)
 
 
+def test_an_evaluator_that_returns_more_adds_to_shared_evaluations(tmp_path: Path) -> None:
+    shared: dict[str, Any] = {
+        "n_trials": 16,
+        "strategy": "random",
+        "cache": tmp_path / "cache",
+        "context": {"weights": "a"},
+    }
+    space, both = choice_space(2), {"top1": "maximize", "latency_ms": "minimize"}
+    nas.study.search(space, lambda arch: {"top1": 0.5}, **shared)
+    more = nas.study.search(space, lambda arch: {"top1": 0.5, "latency_ms": 2.0}, objectives=both, **shared)
+    assert [trial.metrics for trial in more.trials] == [{"top1": 0.5, "latency_ms": 2.0}] * 16
+    assert "cache" not in {trial.worker for trial in more.trials}
+    for objectives in (both, {"top1": "maximize"}):
+        again = nas.study.search(space, lambda arch: 1 / 0, objectives=objectives, **shared)
+        assert {trial.worker for trial in again.trials} == {"cache"}
+
+
 def test_studies_share_nothing_unless_told(tmp_path: Path) -> None:
     path = tmp_path / "study.log"
     for name, value in (("a", 1.0), ("b", 2.0)):

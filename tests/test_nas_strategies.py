@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -83,6 +83,12 @@ def test_replay_resumes_to_the_same_proposals(
         assert strategy.ask(recorded, taken) == expected
 
 
+def test_any_seed_will_do(name: str) -> None:
+    """NumPy's generators take any integer that is not negative, and the libraries behind some strategies 32 bits."""
+    n = length(name, 60)
+    assert len(drive(make_strategy(name, choice_problem(), seed=2**70), n)) == n
+
+
 def test_asking_twice_changes_nothing(name: str) -> None:
     problem = choice_problem(30)
     n = length(name, 40)
@@ -127,6 +133,16 @@ def test_a_tight_limit_in_a_large_space_ends(name: str) -> None:
     problem = choice_problem(limit=2, genes=20)
     trials = drive(make_strategy(name, problem), 50)
     assert sorted(trial.metrics["macs"] for trial in trials) == [0, 1, 2, 2]
+
+
+def test_a_cost_is_never_asked_about_no_architecture(name: str) -> None:
+    """Of 4^20 architectures, one is within the limit, and `np.stack` refuses an empty list."""
+    space = choice_space(20)
+
+    def cost(archs: Sequence[Mapping[str, int]]) -> dict[str, np.ndarray]:
+        return {"macs": np.stack([np.float64(size_cost(arch)["macs"]) for arch in archs])}
+
+    assert len(drive(make_strategy(name, Problem(space, {"top1": "maximize"}, {"macs": 0}, cost)), 10)) == 1
 
 
 def test_a_limit_without_any_architecture_ends(name: str) -> None:

@@ -110,6 +110,13 @@ def test_an_interrupt_is_no_failed_trial():
 KEY = r"a=\d,b=\d,c=\d"
 
 
+def one_for_all(archs):
+    return {"macs": np.array(1.0)}
+
+
+one_for_all.batched = True
+
+
 def batched(value):
     def cost(archs):
         return {"macs": np.array([value if arch["a"] == 3 else 1.0 for arch in archs])}
@@ -129,6 +136,7 @@ def batched(value):
         (lambda arch: {"macs": 1} if arch["a"] < 3 else {}, rf"the cost of {KEY} has (no )?'macs', unlike"),
         (lambda arch: {"macs": 1} if arch["a"] > 0 else {}, rf"the cost of {KEY} has (no )?'macs', unlike"),
         (batched(math.inf), r"the cost 'macs' of a=3,b=\d,c=\d is .*inf.*; it must be a finite number"),
+        (one_for_all, r"the batched cost 'macs' of \d+ architectures has the shape \(\); it must hold one number for"),
     ],
 )
 @pytest.mark.parametrize("limits", [{"macs": 5}, {}], ids=["limited", "unlimited"])
@@ -148,6 +156,7 @@ def test_a_cost_that_is_none_names_the_architecture(cost, message, limits):
         ({"seed": 1.5}, "seed must be an integer of at least 0, got 1.5"),
         ({"lookahead": None}, "lookahead must be an integer of at least 1, got None"),
         ({"limits": {"top1": math.nan}}, "limit 'top1' is nan"),
+        ({"metrics": "top1"}, r"metrics must be a sequence of names, for example \['top1'\], got 'top1'"),
     ],
 )
 def test_settings_that_make_no_sense_are_named(settings, message):

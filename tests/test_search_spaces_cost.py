@@ -214,10 +214,24 @@ def test_limits_that_are_out_of_reach_one_by_one_name_both_values():
         x = np.array([float(a["x"]) for a in archs])  # type: ignore[arg-type]
         return {"up": x + 5, "down": 2 * (9 - x)}
 
-    with pytest.raises(InfeasibleLimitsError, match=r"up ≤ 3 \(nearest reachable: 13, by itself 5\)") as raised:
-        preflight(space, {"up": 3, "down": 3}, known)
-    assert raised.value.nearest == {"up": 13, "down": 2}
+    with pytest.raises(InfeasibleLimitsError, match=r"up ≤ 3 \(nearest reachable: 12, by itself 5\)") as raised:
+        preflight(space, {"up": 3, "down": 4}, known)
+    assert raised.value.nearest == {"up": 12, "down": 4}
     assert raised.value.alone == {"up": 5}
+
+
+def test_a_space_is_listed_once_whatever_the_number_of_limits():
+    space, costed = ChoiceSpace({gene: tuple(range(12)) for gene in "xyz"}), []
+
+    def known(archs):
+        costed.extend(archs)
+        x, y = (np.array([float(a[gene]) for a in archs]) for gene in "xy")  # type: ignore[arg-type]
+        return {"x": x + 20, "y": y + 20, "sum": x + y}
+
+    with pytest.raises(InfeasibleLimitsError) as raised:
+        preflight(space, {"x": 10, "y": (50, None), "sum": (4.2, 4.8)}, known)
+    assert raised.value.alone == {"x": 20, "y": 31, "sum": 5}
+    assert len(costed) < 2 * space.size()
 
 
 @pytest.mark.parametrize(

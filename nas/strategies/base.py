@@ -62,9 +62,10 @@ class Strategy(ABC):
             if found is not None:
                 return found
             seen += batch
-        found = self._first([self.repaired(arch, rng) for arch in seen[:_REPAIRS]], taken)
-        if found is not None:
-            return found
+        for arch in seen[:_REPAIRS]:
+            found = self._first([self.repaired(arch, rng)], taken)
+            if found is not None:
+                return found
         for _ in range(_SAMPLES):
             with suppress(InfeasibleLimitsError):  # not found is not proven: `_unexplored` may still find some
                 arch = self._sample(rng)
@@ -85,7 +86,7 @@ class Strategy(ABC):
 
     def _feasible(self, archs: Sequence[ArchLike]) -> list[ArchLike]:
         cost, limits = self.problem.cost, self.problem.limits
-        if cost is None or not limits:
+        if cost is None or not limits or not archs:
             return list(archs)
         return [arch for arch, left in zip(archs, excess(cost, archs, limits)) if left == 0]
 

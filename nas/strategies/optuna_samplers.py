@@ -35,7 +35,7 @@ class OptunaStrategy(Strategy):
         super().__init__(problem, seed)
         from nas.strategies.optuna_study import PrivateStudy  # which imports Optuna
 
-        self._study = PrivateStudy(problem, self._quiet_sampler, seed)
+        self._study = PrivateStudy(problem, self._quiet_sampler, seed % 2**32)
 
     @abstractmethod
     def sampler(self, seed: int) -> BaseSampler:
