@@ -26,15 +26,25 @@ def studies(run: RunFolder, as_json: Json = False) -> None:
     from nas import tables
 
     tables.print_studies(rows)
+    intact = [row for row in rows if not row["error"]]
     open_ones = [
-        row for row in rows if not (row["error"] or row["writing"]) and row["n_trials"] < (row["n_asked"] or 0)
+        row for row in intact if row["current"] and not row["writing"] and row["n_trials"] < (row["n_asked"] or 0)
     ]
-    if not rows:
-        next_step(f"nas search {quoted(run)}")
+    if not intact:
+        next_step(f"nas search {quoted(run)}" + (" --study-name NAME" if rows else ""))
     elif open_ones:
         next_step(f"nas resume {quoted(run)}{_study_option(open_ones[0]['study'])}")
     else:
-        next_step(f"nas pareto {quoted(run)}{_study_option(rows[0]['study'])}, or: nas compare {quoted(run)}")
+        compare = f", or: nas compare {quoted(run)}" if len(intact) == len(rows) and _comparable(rows) else ""
+        next_step(f"nas pareto {quoted(run)}{_study_option(intact[0]['study'])}{compare}")
+
+
+def _comparable(rows: list[dict[str, Any]]) -> bool:
+    """Whether `nas compare` has something to compare, and would not refuse it."""
+    purposes = {str([row[name] for name in ("objectives", "limits", "score")]) for row in rows}
+    searches = {(row["strategy"], row["seed"]) for row in rows}
+    usable = all(row["current"] and row["n_trials"] for row in rows)
+    return usable and len(purposes) == 1 < len(searches) == len(rows)
 
 
 def pareto(run: RunFolder, study_name: StudyName = "default", as_json: Json = False) -> None:

@@ -18,6 +18,7 @@ from nas.searching import open_study
 from search_spaces.arch import Arch
 from search_spaces.plan import plan
 from supernet.recipe import TrainConfig
+from workers.pool import check_address
 
 if TYPE_CHECKING:
     from nas.study import Study
@@ -72,6 +73,7 @@ def finetune_run(
     run = run if isinstance(run, Run) else Run.open(run)
     epochs = max(1, run.recipe.epochs // 3) if epochs is None else epochs
     _check_range(epochs, samples, seed, num_workers, num_cpus, num_gpus)
+    check_address(address)
     study = open_study(run, study_name)
     chosen = _pick(study, study_name, trials)
 

@@ -27,8 +27,8 @@ class Identity:
     context: Mapping[str, str] = field(default_factory=dict)
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
-        """For example `seed is 0 in the study and 1 now`; empty when `other` is this identity as JSON."""
-        mine, theirs = self.flat(), flatten(other)
+        """For example `seed is 0 in the study and 1 now`; empty when `other` is this identity as a mapping."""
+        mine, theirs = self.flat(), flatten(json.loads(json.dumps(other)))
         names = [name for name in {**theirs, **mine} if theirs.get(name) != mine.get(name)]
         found = [f"{n} is {theirs.get(n, 'absent')} in the study and {mine.get(n, 'absent')} now" for n in names]
         if not found and list(self.objectives) != list(other["objectives"]):

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -49,7 +49,7 @@ class JournalWriter(BaseJournalBackend):
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
         """The records from this one on; none after `stop_reading`."""
-        yield from map(_record, (self._lines or [])[log_number_from:])
+        yield from _records(self._lines or [], log_number_from)
 
     def stop_reading(self) -> None:
         """Keeps Optuna from reading back each record it writes, into a copy several times the size of our trials."""
@@ -93,7 +93,7 @@ class JournalReader(BaseJournalBackend):
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
         """The records from this one on."""
-        yield from map(_record, self._lines[log_number_from:])
+        yield from _records(self._lines, log_number_from)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Raises UnsupportedOperation: one process writes, with `JournalWriter`."""
@@ -151,6 +151,15 @@ def _cut_torn_line(path: Path) -> None:
 def _lines(path: Path) -> list[bytes]:
     data = path.read_bytes()
     return data[: _end(data)].split(b"\n")[:-1]
+
+
+def _records(lines: list[bytes], start: int) -> Iterator[dict[str, Any]]:
+    """Raises JournalError naming the line that is none."""
+    for number, line in enumerate(lines[start:], start + 1):
+        try:
+            yield _record(line)
+        except ValueError:
+            raise JournalError(f"line {number} is no record") from None
 
 
 def _record(line: bytes) -> dict[str, Any]:

@@ -21,7 +21,13 @@ def parse_quantity(text: str) -> float:
 
 
 def parse_limits(texts: Mapping[str, tuple[str | None, str | None]]) -> dict[str, Limit]:
-    """Limits by metric from the texts of their lowest and highest value; a metric without either has none."""
+    """Limits by metric from the texts of their lowest and highest value; a metric without either has none.
+
+    Raises ValueError for what is no quantity, and for an accuracy above 1, as from 70 for 70 %.
+    """
+    for text in texts.get("top1", ()):
+        if text is not None and parse_quantity(text) > 1:
+            raise ValueError(f"limit on top1 is {text}; valid: 0 to 1, such as 0.7 for 70 %")
     return {
         name: tuple(None if text is None else parse_quantity(text) for text in pair)  # type: ignore[misc]
         for name, pair in texts.items()

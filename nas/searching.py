@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,7 +19,7 @@ from search_spaces import cost as network_cost
 from search_spaces.arch import Arch
 from search_spaces.feasible import preflight
 from search_spaces.limits import Limit
-from workers.pool import check_timeout
+from workers.pool import check_address, check_timeout
 
 if TYPE_CHECKING:
     from nas.calibration import Calibration
@@ -78,14 +79,13 @@ def search_run(
         num_workers = min(os.cpu_count() or 1, lookahead)
     check_search(
         run, study_name=study_name, strategy=strategy, limits=limits, objectives=objectives, score=score, seed=seed,
-        num_workers=num_workers, evaluation_timeout=evaluation_timeout,
+        num_workers=num_workers, evaluation_timeout=evaluation_timeout, lookahead=lookahead, address=address,
     )  # fmt: skip
     storage, directions = run.study(study_name), {name: DIRECTIONS[name] for name in objectives}
 
     from nas.study import search
 
     with run.publishing(storage):
-        _check_score(run, study_name, score)
         spec, context = evaluator_spec(run, "cuda" if num_gpus else "cpu")
         derive = calibrated(load_calibration(run, context["weights"])) if score == "calibrated" else None
         return search(
@@ -122,8 +122,10 @@ def check_search(
     objectives: tuple[str, ...] | list[str] = DEFAULT_OBJECTIVES,
     num_workers: int | None = None,
     evaluation_timeout: float | None = None,
+    lookahead: int = LOOKAHEAD,
     score: str = "inherited",
     seed: int = 0,
+    address: str = "local",
     **others: Any,
 ) -> None:
     """Raises for everything in the parameters of `search_run` that can be refused before torch and ray are imported."""
@@ -135,10 +137,17 @@ def check_search(
     strategies.get(strategy, problem, seed)
     preflight(run.space, problem.limits, cost)
     check_timeout(evaluation_timeout, num_workers)
+    if num_workers != 0:
+        check_address(address)
     if score not in SCORES:
         raise ValueError(f"unknown score {score!r}; valid: {', '.join(SCORES)}")
     if score == "calibrated":
         require_calibration(run)
+    settings = {
+        "objectives": problem.objectives, "limits": problem.limits, "strategy": strategy, "seed": seed,
+        "lookahead": lookahead,
+    }  # fmt: skip
+    _check_study(run, study_name, settings, score)
 
 
 def evaluator_spec(run: Run, device: str = "cpu") -> tuple[EvaluatorSpec, dict[str, str]]:
@@ -255,16 +264,23 @@ def pick_arch(
     return cast(Arch, study.trials[cast(int, trial)].arch)
 
 
-def _check_score(run: Run, study_name: str, score: str) -> None:
-    """Refuses to go on with a study that was searched with the other score."""
-    if not run.study(study_name).exists():
+def _check_study(run: Run, study_name: str, settings: Mapping[str, Any], score: str) -> None:
+    """Refuses to go on with a study that was searched with other settings, the other score or on other weights."""
+    from nas.store import StudyError, require_same
+
+    try:
+        stored = read_run_study(run, study_name)
+    except (RunError, StudyError):  # there is none, or not a whole one: to begin, or to refuse, by whoever writes it
         return
-    before = score_of(open_study(run, study_name))
-    if before not in (None, score):
+    if not stored.trials:
+        return
+    before = stored.identity.context.get("score", "inherited")
+    if before != score:
         raise RunError(
             f"study {study_name!r} was searched with the {before} score and cannot go on with the {score} one; "
             f"use --score {before}, or another --study-name"
         )
+    require_same(run.study(study_name), replace(stored.identity, **settings), asdict(stored.identity))
 
 
 def summarize(study: Study) -> dict[str, Any]:

@@ -209,15 +209,21 @@ def _create_or_load(path: Path, storage: JournalStorage, identity: Identity) -> 
         raise StudyError(f"{path}: study {name!r} was not made by this project")
     if known is None:
         _describe(study, identity)
-    elif differences := identity.differences(known):
-        if not study.get_trials(deepcopy=False):  # of a search that failed to start
-            storage.delete_study(storage.get_study_id_from_name(name))
-            return _create_or_load(path, storage, identity)
+    elif study.get_trials(deepcopy=False):
+        require_same(path, identity, known)
+    elif identity.differences(known):  # of a search that failed to start
+        storage.delete_study(storage.get_study_id_from_name(name))
+        return _create_or_load(path, storage, identity)
+    return study
+
+
+def require_same(path: Path, identity: Identity, known: Mapping[str, Any]) -> None:
+    """Raises StudyError naming the differences where `identity` is not `known`, that of the study."""
+    if differences := identity.differences(known):
         raise StudyError(
-            f"{path}: study {name!r} exists and is another search: {'; '.join(differences)}. "
+            f"{path}: study {identity.study_name!r} exists and is another search: {'; '.join(differences)}. "
             "Choose another study name, or the same settings to continue it."
         )
-    return study
 
 
 def _describe(study: optuna.Study, identity: Identity) -> None:

@@ -56,6 +56,26 @@ def test_studies_lists_settings_and_progress(run, nas):
     assert err == f"next: nas resume {run.path} --study-name half\n"
 
 
+def test_studies_advises_what_would_not_be_refused(run, nas):
+    run.study("bad").parent.mkdir()
+    run.study("bad").write_text("hello\n")
+    assert nas("studies", run.path)[2] == f"next: nas search {run.path} --study-name NAME\n"
+    write_study(run, "old", make_trials(3), 10, context=CONTEXT | {"weights": "0" * 16})
+    write_study(run, "random", make_trials(3))
+    pareto = f"next: nas pareto {run.path} --study-name"
+    assert nas("studies", run.path)[2] == f"{pareto} old\n"  # neither the damaged one, nor resuming on old weights
+    for name in ("bad", "old"):
+        run.study(name).unlink()
+    assert nas("studies", run.path)[2] == f"{pareto} random\n"
+    write_study(run, "search", make_trials(3), strategy="evolution")
+    compare = f", or: nas compare {run.path}"
+    assert nas("studies", run.path)[2] == f"{pareto} random{compare}\n"
+    assert nas("compare", run.path)[0] == 0
+    write_study(run, "small", make_trials(3), strategy="tpe", limits={"macs": 3e6})
+    assert nas("studies", run.path)[2] == f"{pareto} random\n"
+    assert nas("compare", run.path)[0] == 2
+
+
 def test_studies_knows_which_is_being_written_by_another_process(run, nas):
     write_study(run, "default", make_trials(2))
     holder = f"""
@@ -272,6 +292,52 @@ def test_resume_goes_on_with_the_recorded_settings(nas, run_copy, tmp_path):
         assert code == 2
         assert "exists and is another search: " in err
         assert changed[0].removeprefix("--max-").removeprefix("--") in err
+
+
+@pytest.mark.parametrize("address", ["foo", "http://head:8265", "head:"])
+def test_other_settings_and_malformed_addresses_are_refused_before_torch_is_imported(run, address):
+    write_study(run, "default", make_trials(3), limits={"macs": (1e6, 3e6)})
+    settings = ["--strategy", "random", "--min-macs", "1M", "--max-macs", "3M", "--num-workers", "1"]
+    for options, message in (
+        ([*settings, "--seed", "5"], "exists and is another search: seed is 0 in the study and 5 now."),
+        ([*settings, "--lookahead", "9"], "exists and is another search: lookahead is 8 in the study and 9 now."),
+        ([*settings, "--address", address], f"error: address is '{address}'; valid: local, auto, or host:port"),
+    ):
+        code = (
+            f"import sys\nsys.argv = {['nas', 'search', str(run.path), *options]}\nfrom nas import cli\n"
+            "try: cli.main()\nexcept SystemExit as stop: print(stop.code, {'torch', 'ray'} & set(sys.modules))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+        assert done.stdout == "2 set()\n"
+        assert message in done.stderr
+
+
+def test_a_search_goes_on_that_was_killed_before_its_first_record(run_copy, nas):
+    settings = ("--n-trials", 3, "--num-workers", 0)
+    assert nas("search", run_copy, *settings)[0] == 0
+    run = Run.open(run_copy)
+    whole, journal = history(open_study(run).trials), run.study("default")
+    for records in (0, 1, 2):
+        lines = journal.read_bytes().splitlines(keepends=True)
+        journal.write_bytes(b"".join(lines[:records]))
+        code, _, err = nas("search", run_copy, *settings)
+        assert code == 0, err
+        assert history(open_study(run).trials) == whole
+
+
+def test_a_damaged_record_is_named_by_its_line(run, nas):
+    write_study(run, "default", make_trials(3))
+    lines = run.study("default").read_bytes().splitlines(keepends=True)
+    run.study("default").write_bytes(b"".join([*lines[:4], b"garbage\n", *lines[5:]]))
+    code, _, err = nas("pareto", run.path)
+    assert code == 2
+    assert "is damaged: JournalError: line 5 is no record" in err
+
+
+@pytest.mark.parametrize("command", ["search", "query"])
+def test_an_accuracy_in_percent_is_refused(run, nas, command):
+    code, out, err = nas(command, run.path, "--min-top1", 70)
+    assert (code, out, err) == (2, "", "error: limit on top1 is 70; valid: 0 to 1, such as 0.7 for 70 %\n")
 
 
 def test_resume_needs_a_number_of_trials_where_the_study_has_none(run, nas):

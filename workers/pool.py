@@ -131,6 +131,13 @@ def check_timeout(seconds: float | None, num_workers: int | None) -> None:
         raise ValueError("an evaluation timeout needs workers: a hanging evaluation in this process cannot be ended")
 
 
+def check_address(address: str) -> None:
+    """Raises ValueError for an address of Ray that is malformed; whether anything answers there is another matter."""
+    host, _, port = address.rpartition(":")
+    if address not in ("local", "auto") and (not host or "/" in host or not port.isdigit()):
+        raise ValueError(f"address is {address!r}; valid: local, auto, or host:port, for example 10.0.0.5:6379")
+
+
 def run_task(evaluator: Evaluator, task: Task, worker: str) -> Result:
     """Evaluates `task` here. Whatever goes wrong, short of an interrupt, becomes a failed result."""
     start = time.perf_counter()

@@ -17,6 +17,8 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]
 import ray
 
+from workers.pool import check_address
+
 log = logging.getLogger(__name__)
 
 TOKEN_HINT = "where it asks for a token: RAY_AUTH_MODE=token, with RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
@@ -29,6 +31,7 @@ def connect(address: str, num_cpus: int, num_gpus: int | None) -> None:
     num_gpus: None takes the GPUs that the machine has.
     Raises ValueError for a malformed address, ConnectionError when no cluster answers there.
     """
+    check_address(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     with _sigterm_handler_kept():
@@ -51,8 +54,6 @@ def connect(address: str, num_cpus: int, num_gpus: int | None) -> None:
 def _check_reachable(address: str) -> None:
     """Fails in seconds where Ray would go on trying for up to two minutes: nothing there, or no Ray."""
     host, _, port = address.rpartition(":")
-    if not host or "/" in host or not port.isdigit():
-        raise ValueError(f"address is {address!r}; valid: local, auto, or host:port, for example 10.0.0.5:6379")
     try:
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
         if os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true"):
