@@ -50,7 +50,8 @@ def _comparable(rows: list[dict[str, Any]]) -> bool:
 def pareto(run: RunFolder, study_name: StudyName = "default", as_json: Json = False) -> None:
     """Show the Pareto front of a study as a table and as a picture beside the run."""
     from nas.run import Run
-    from nas.searching import open_study, summarize
+    from nas.searching import open_study
+    from nas.summary import summarize
 
     opened = Run.open(run)
     study = open_study(opened, study_name)

@@ -62,7 +62,7 @@ def load_finetuned(
     """
     records = Records(run, study_name, basis_of(run, state))
     for trial in records.trials():
-        if found := records.of(trial, arch.key):
+        if len(found := records.of(trial, arch.key)) > 1:  # the first is what it began with
             kept = best(found)
             entry = {
                 "study": study_name, "trial": trial, "kept": "inherited" if kept.sample is None else "finetuned",

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFor
 
 from nas.compare import INTERVAL as SEED_INTERVAL
 from nas.quantities import show_metric, show_quantity
-from nas.searching import INTERVAL
+from nas.summary import INTERVAL
 from search_spaces.limits import bounds
 
 if TYPE_CHECKING:

@@ -38,7 +38,6 @@ SCORES = ("inherited", "calibrated")
 DIRECTIONS = {"top1": "maximize", "macs": "minimize", "params": "minimize"}
 DEFAULT_OBJECTIVES = ("top1", "macs")
 LOOKAHEAD = 8
-INTERVAL = 1.96  # standard deviations on either side: 95 % of a normal distribution
 
 
 def search_run(
@@ -202,14 +201,6 @@ def calibrated(calibration: Calibration) -> Derivation:
     return Derivation({"score": "calibrated", "calibration": calibration.identity}, apply)
 
 
-def score_of(study: Study) -> str | None:
-    """Which of `SCORES` a study's `top1` is; None while no trial has one."""
-    scored = [trial for trial in study.trials if "top1" in trial.metrics]
-    if not scored:
-        return None
-    return "calibrated" if "top1_std" in scored[0].metrics else "inherited"
-
-
 def open_study(run: Run | str | Path, study_name: str = "default") -> Study:
     """A study of the run, without torch or ray; one that was searched on other weights than the run has is a warning.
 
@@ -281,28 +272,3 @@ def _check_study(run: Run, study_name: str, settings: Mapping[str, Any], score: 
             f"use --score {before}, or another --study-name"
         )
     require_same(run.study(study_name), replace(stored.identity, **settings), asdict(stored.identity))
-
-
-def summarize(study: Study) -> dict[str, Any]:
-    """The study as plain JSON types: objectives, limits, which score, number of trials by state, and the front.
-
-    A calibrated `top1` has its 95 % interval, mean ± 1.96 standard deviations, as `top1_interval`.
-    """
-    return {
-        "objectives": dict(study.objectives),
-        "limits": dict(study.limits),
-        "score": score_of(study),
-        "n_trials": len(study.trials),
-        "n_failed": sum(t.state == "failed" for t in study.trials),
-        "best": study.best.number if study.best else None,
-        "front": [_summary(trial) for trial in study.front()],
-    }
-
-
-def _summary(trial: Trial) -> dict[str, Any]:
-    metrics = trial.metrics
-    row = {"number": trial.number, "key": trial.arch.key, "metrics": dict(metrics), "arch": trial.arch.to_dict()}
-    if "top1_std" in metrics:
-        half = INTERVAL * metrics["top1_std"]
-        row["top1_interval"] = [metrics["top1"] - half, metrics["top1"] + half]
-    return row

@@ -48,7 +48,7 @@ def print_spaces(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def print_front(study: Study) -> None:
     """The front, best by the first objective first; a calibrated score with its 95 % interval."""
-    from nas.searching import INTERVAL, score_of
+    from nas.summary import INTERVAL, score_of
 
     front, calibrated = study.front(), score_of(study) == "calibrated"
     table = _table("trial", "top-1", *(("95 %", "inherited") if calibrated else ()), "MACs", "params", "architecture")

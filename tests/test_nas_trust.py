@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 
 from nas import export_subnet
 from nas.run import Run, RunError
-from nas.searching import open_study, search_run, summarize
+from nas.searching import open_study, search_run
+from nas.summary import summarize
 from nas.training import Interrupted, train
 from nas.trust import _file, default_archs, quote, trust_run
 from nas.trust_report import load_calibration
