@@ -81,8 +81,8 @@ def main() -> None:
 
 def search(journal: Path, n_trials: int, seed: int, **options: Any) -> None:
     nas.search(
-        SPACE, no_op, n_trials=n_trials, seed=seed, objectives=OBJECTIVES, limits=LIMITS, cost=macs, storage=journal,
-        **options,
+        SPACE, no_op, strategy="evolution", n_trials=n_trials, seed=seed, objectives=OBJECTIVES, limits=LIMITS,
+        cost=macs, storage=journal, **options,
     )  # fmt: skip
 
 

@@ -134,6 +134,7 @@ class ChoiceSpace(Space[ChoiceArch]):
             raise ValueError("a ChoiceSpace needs at least one gene")
         self.name = name
         self._genes = tuple(_choice_gene(gene, values) for gene, values in choices.items())
+        self._known = [{(type(c) is bool, c): i for i, c in enumerate(gene.choices)} for gene in self._genes]
 
     @property
     def genes(self) -> tuple[Gene, ...]:
@@ -142,7 +143,10 @@ class ChoiceSpace(Space[ChoiceArch]):
 
     def encode(self, arch: ChoiceArch) -> tuple[int, ...]:
         """Index of each chosen value."""
-        return tuple(_index(gene, arch[gene.name]) for gene in self._genes)
+        try:  # a search encodes each architecture several times
+            return tuple([known[type(c) is bool, c] for known, c in zip(self._known, arch.values(), strict=True)])
+        except (KeyError, TypeError, ValueError):
+            return tuple(_index(gene, arch[gene.name]) for gene in self._genes)
 
     def decode(self, indices: Sequence[int]) -> ChoiceArch:
         """The architecture of these choices; every combination is canonical."""
