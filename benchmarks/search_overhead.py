@@ -61,18 +61,19 @@ def main() -> None:
     parser.add_argument("--n-trials", type=int, default=10_000)
     parser.add_argument("--num-workers", type=int)
     parser.add_argument("--factors", type=float, nargs="+", default=[1.0, 1.1, 1.2, 1.3, 1.4, 1.5])
+    parser.add_argument("--lookahead", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--journal", type=Path)
     args = parser.parse_args()
     if args.part == "resume":
-        resume(args.journal, args.n_trials, args.seed)
+        resume(args.journal, args.n_trials, args.seed, args.lookahead)
         return
     from machine import describe  # imports torch, which `resume` does without
 
     print(f"load {os.getloadavg()[0]:.1f}, {describe()}, Ray {version('ray')}, Optuna {version('optuna')}")
     with tempfile.TemporaryDirectory() as folder:
         if args.part == "driver":
-            driver(Path(folder) / "study.journal", args.n_trials, args.num_workers or 2, args.seed)
+            driver(Path(folder) / "study.journal", args.n_trials, args.num_workers or 2, args.seed, args.lookahead)
         else:
             for factor in args.factors:
                 path = Path(folder) / f"{factor}.journal"
@@ -86,7 +87,7 @@ def search(journal: Path, n_trials: int, seed: int, **options: Any) -> None:
     )  # fmt: skip
 
 
-def driver(journal: Path, n_trials: int, num_workers: int, seed: int) -> None:
+def driver(journal: Path, n_trials: int, num_workers: int, seed: int, lookahead: int) -> None:
     asks = timed_asks()
     times: list[float] = []
     memory: list[int] = []
@@ -96,19 +97,20 @@ def driver(journal: Path, n_trials: int, num_workers: int, seed: int) -> None:
         memory.append(resident_bytes())
 
     processor = time.process_time()
-    search(journal, n_trials, seed, num_workers=num_workers, on_trial=note)
+    search(journal, n_trials, seed, num_workers=num_workers, lookahead=lookahead, on_trial=note)
     processor = time.process_time() - processor
     tenth = n_trials // 10
     seconds = times[-1] - times[tenth]
     last = np.array(asks[-tenth:]) * 1000
-    print(f"n {n_trials} trials, {num_workers} Ray actors, seed {seed}, from trial {tenth} on:")
+    print(f"n {n_trials} trials, {num_workers} Ray actors, lookahead {lookahead}, seed {seed}, from trial {tenth} on:")
     print(f"trials per second: {(n_trials - 1 - tenth) / seconds:.0f}")
     print(f"driver processor time a trial, start and end included: {1000 * processor / n_trials:.2f} ms")
     print(f"proposal, last {tenth}: median {np.median(last):.2f} ms, 90 % {np.quantile(last, 0.9):.2f} ms")
     print(f"driver memory a trial: {(memory[-1] - memory[tenth]) / (n_trials - 1 - tenth) / 1024:.1f} KiB")
     command = [sys.executable, __file__, "resume", "--journal", str(journal), "--n-trials", str(n_trials)]
+    command += ["--seed", str(seed), "--lookahead", str(lookahead)]
     started = time.time()
-    lines = subprocess.run([*command, "--seed", str(seed)], check=True, capture_output=True, text=True).stdout.split()
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     print(
         f"continuing: {float(lines[0]) - started:.2f} s from process start to proposal, {lines[1]} s of it `nas.search`"
     )
@@ -128,7 +130,7 @@ def timed_asks() -> list[float]:
     return seconds
 
 
-def resume(journal: Path, n_trials: int, seed: int) -> None:
+def resume(journal: Path, n_trials: int, seed: int, lookahead: int) -> None:
     """In a process of its own: prints when the first proposal was asked for, and the seconds since the search began."""
     asked: list[float] = []
     ask = Strategy.ask
@@ -140,7 +142,7 @@ def resume(journal: Path, n_trials: int, seed: int) -> None:
 
     Strategy.ask = note  # type: ignore[method-assign]
     began = time.time()
-    search(journal, n_trials + 1, seed)
+    search(journal, n_trials + 1, seed, lookahead=lookahead)
     print(asked[0], round(asked[0] - began, 2))
 
 
