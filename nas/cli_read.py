@@ -124,7 +124,7 @@ def query(
     """
     from nas.quantities import parse_limits
     from nas.querying import as_json as answer_as_json
-    from nas.querying import query_run
+    from nas.querying import query_run, unreachable
 
     texts = {"macs": (min_macs, max_macs), "params": (min_params, max_params), "top1": (min_top1, None)}
     limits = parse_limits(texts)
@@ -138,6 +138,8 @@ def query(
         if answer.within:
             best = answer.within[0]
             next_step(f"nas export {quoted(run)}{_study_option(best.study)} --trial {best.number} -o DIR")
+        elif reason := unreachable(run, limits):
+            next_step(f"nas query {quoted(run)} with wider limits: {reason}")
         else:
             given = (
                 (f"--{end}-{name}", text) for name, pair in texts.items() for end, text in zip(("min", "max"), pair)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,9 @@ from nas.problem import Problem
 from nas.run import Run, RunError
 from nas.searching import DIRECTIONS, is_stale, read_run_study
 from nas.store import StudyError
+from search_spaces import cost as network_cost
 from search_spaces.arch import ArchLike
+from search_spaces.feasible import InfeasibleLimitsError, preflight
 from search_spaces.limits import Limit
 
 
@@ -87,6 +90,16 @@ def query_run(
     within = [row for row in rows if row.violation == 0]
     nearest = {} if within else _nearest(rows)
     return Answer(problem.limits, tuple(objectives), len(rows), within, nearest, studies, left_out)
+
+
+def unreachable(run: Run | str | Path, limits: Mapping[str, Limit]) -> str | None:
+    """Why no search could find an architecture within `limits`, as far as costs tell; None where one could."""
+    space = (run if isinstance(run, Run) else Run.open(run)).space
+    try:
+        preflight(space, Problem(space, limits=limits).limits, functools.partial(network_cost.costs, space))
+    except InfeasibleLimitsError as error:
+        return str(error)
+    return None
 
 
 def _evaluated(run: Run, problem: Problem, names: Sequence[str]) -> tuple[list[Found], list[str], dict[str, str]]:
