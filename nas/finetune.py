@@ -236,7 +236,7 @@ def _check_range(
         ("epochs", epochs, 1), ("samples", samples, 1), ("num_workers", 1 if num_workers is None else num_workers, 1),
         ("num_gpus", num_gpus, 0),
     ):  # fmt: skip
-        if value < low:
+        if not value >= low:
             raise ValueError(f"{name} is {value}; valid: at least {low}")
     if not 0 <= seed <= MOST_SEED:
         raise ValueError(f"seed is {seed}; valid: 0 to {MOST_SEED}")

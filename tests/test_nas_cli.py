@@ -406,3 +406,11 @@ def test_folders_named_like_splits_are_not_taken_for_classes(nas, tmp_path):
     code, _, err = nas("train", "--space", "digits", "--data", f"folder:{tmp_path / 'photos'}", "-o", tmp_path / "run")
     assert code == 2
     assert "train, validation: name the splits train/ and test/ (or val/)" in err
+
+
+def test_the_help_names_every_strategy(nas):
+    from nas.strategies import STRATEGIES
+
+    code, out, _ = nas("search", "--help")
+    assert code == 0
+    assert all(name in out for name in STRATEGIES)
