@@ -61,7 +61,8 @@ def search(
     run: RunFolder,
     study_name: StudyName = "default",
     strategy: Annotated[
-        str, typer.Option(help="predictor, evolution, local, …; an unknown one lists all.")
+        str,
+        typer.Option(help="predictor, evolution, local, coarse_to_fine, random, or Optuna's tpe, gp, nsga2, nsga3."),
     ] = "predictor",
     n_trials: Annotated[int, typer.Option(min=1, help="Trials in all, those of an earlier call included.")] = 100,
     num_workers: Annotated[

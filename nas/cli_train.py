@@ -38,7 +38,7 @@ def train(
     sampler: Annotated[
         str | None,
         typer.Option(
-            help="How they are drawn: uniform, macs_weighted, macs_binned, best_up, worst_up, adjacent_band or shifted.",
+            help="How they are drawn: uniform, macs_weighted, macs_binned, best_up, worst_up, adjacent_band, shifted.",
             show_default="uniform", rich_help_panel=_PARTS,
         ),
     ] = None,
