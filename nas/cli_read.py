@@ -79,6 +79,8 @@ def compare(
     from nas.compare import compare as compare_groups
     from nas.studies import find_studies, group_studies
 
+    if out is not None and not out.parent.is_dir():
+        raise ValueError(f"there is no folder {out.parent} to draw into")
     found = find_studies(sources)
     comparison = compare_groups(group_studies(found), found[0].stored.identity.objectives)
     picture = None

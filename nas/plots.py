@@ -137,6 +137,9 @@ def save_comparison(comparison: Comparison, path: Path) -> None:
         axes.minorticks_off()
         axes.set_xlabel("evaluations, failed and infeasible ones included")
     _format(panels[0], comparison.first, "y")
+    if comparison.first == "top1":  # equal values alone would open the axis far beyond
+        low, high = panels[0].get_ylim()
+        panels[0].set_ylim(max(low, 0.0), min(high, 1.005))
     panels[0].set_ylabel(f"best feasible {_LABELS.get(comparison.first, comparison.first)}")
     if len(panels) > 1:
         panels[1].set_ylabel("hypervolume, share of the box")

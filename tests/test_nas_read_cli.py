@@ -143,6 +143,8 @@ def test_compare_draws_and_prints(run, nas, tmp_path):
     assert Image.open(tmp_path / "curves.png").size == (1560, 600)
     assert err.startswith("next: nas pareto RUN")
     assert nas("compare", run.path)[2] == f"next: nas compare {run.path} -o compare.png\n"
+    code, _, err = nas("compare", run.path, "-o", tmp_path / "nowhere" / "curves.png")
+    assert (code, err) == (2, f"error: there is no folder {tmp_path / 'nowhere'} to draw into\n")
     code, out, err = nas("compare", run.path, "--json")
     found = json.loads(out)
     assert (code, err, found["evaluations"]) == (0, "", [10, 20, 25])
