@@ -15,7 +15,20 @@ import typer
 
 from nas.cli_finetune import finetune
 from nas.cli_jobs import jobs, launch_command, logs, stop
-from nas.cli_read import Json, RunFolder, StudyName, compare, pareto, query, studies
+from nas.cli_read import (
+    Json,
+    MaxMacs,
+    MaxParams,
+    MinMacs,
+    MinParams,
+    MinTop1,
+    RunFolder,
+    StudyName,
+    compare,
+    pareto,
+    query,
+    studies,
+)
 from nas.cli_resume import end_search, resume
 from nas.cli_train import train
 from nas.cli_trust import trust
@@ -68,11 +81,11 @@ def search(
     num_workers: Annotated[
         int | None, typer.Option(min=0, help="Ray workers; 0 evaluates in this process.", show_default="one a CPU")
     ] = None,
-    max_macs: Annotated[str | None, typer.Option(help="Upper limit on multiply-adds, such as 20M.")] = None,
-    min_macs: Annotated[str | None, typer.Option(help="Lower limit on multiply-adds.")] = None,
-    max_params: Annotated[str | None, typer.Option(help="Upper limit on parameters, such as 1M.")] = None,
-    min_params: Annotated[str | None, typer.Option(help="Lower limit on parameters.")] = None,
-    min_top1: Annotated[str | None, typer.Option(help="Least top-1 accuracy, such as 0.7.")] = None,
+    max_macs: MaxMacs = None,
+    min_macs: MinMacs = None,
+    max_params: MaxParams = None,
+    min_params: MinParams = None,
+    min_top1: MinTop1 = None,
     objective: Annotated[
         list[str] | None, typer.Option(help="top1, macs or params; repeat it.", show_default="top1, macs")
     ] = None,

@@ -12,6 +12,11 @@ from nas.terminal import drawn, next_step, print_json, quoted, with_urls
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 StudyName = Annotated[str, typer.Option(help="Name of the study within the run.")]
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="Run folder of `nas train`, or its URL.")]
+MaxMacs = Annotated[str | None, typer.Option(help="Upper limit on multiply-adds, such as 20M.")]
+MinMacs = Annotated[str | None, typer.Option(help="Lower limit on multiply-adds.")]
+MaxParams = Annotated[str | None, typer.Option(help="Upper limit on parameters, such as 1M.")]
+MinParams = Annotated[str | None, typer.Option(help="Lower limit on parameters.")]
+MinTop1 = Annotated[str | None, typer.Option(help="Least top-1 accuracy, such as 0.7.")]
 
 
 def studies(run: RunFolder, as_json: Json = False) -> None:
@@ -108,11 +113,11 @@ def compare(
 
 def query(
     run: RunFolder,
-    max_macs: Annotated[str | None, typer.Option(help="Upper limit on multiply-adds, such as 20M.")] = None,
-    min_macs: Annotated[str | None, typer.Option(help="Lower limit on multiply-adds.")] = None,
-    max_params: Annotated[str | None, typer.Option(help="Upper limit on parameters, such as 1M.")] = None,
-    min_params: Annotated[str | None, typer.Option(help="Lower limit on parameters.")] = None,
-    min_top1: Annotated[str | None, typer.Option(help="Least top-1 accuracy, such as 0.7.")] = None,
+    max_macs: MaxMacs = None,
+    min_macs: MinMacs = None,
+    max_params: MaxParams = None,
+    min_params: MinParams = None,
+    min_top1: MinTop1 = None,
     objective: Annotated[
         list[str] | None, typer.Option(help="What is best: top1, macs or params; repeat it.", show_default="top1, macs")
     ] = None,
