@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 
-from search_spaces.limits import Limit, limit_text
+from search_spaces.limits import Limit, limit_text, short
 
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 
@@ -29,18 +29,15 @@ def parse_limits(texts: Mapping[str, tuple[str | None, str | None]]) -> dict[str
         if text is not None and parse_quantity(text) > 1:
             raise ValueError(f"limit on top1 is {text}; valid: 0 to 1, such as 0.7 for 70 %")
     return {
-        name: tuple(None if text is None else parse_quantity(text) for text in pair)  # type: ignore[misc]
-        for name, pair in texts.items()
-        if pair != (None, None)
+        name: (None if low is None else parse_quantity(low), None if high is None else parse_quantity(high))
+        for name, (low, high) in texts.items()
+        if (low, high) != (None, None)
     }
 
 
 def show_quantity(value: float) -> str:
-    """20_000_000 → `"20.0M"`, three digits that count."""
-    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(value) >= scale:
-            return f"{value / scale:.3g}{unit}"
-    return f"{value:.4g}"
+    """20_123_000 → `"20.1M"`, three digits that count."""
+    return short(value, 3)
 
 
 def show_metric(name: str, value: float) -> str:

@@ -66,16 +66,17 @@ def limit_text(name: str, limit: Limit, show: Callable[[float], str] | None = No
     """For example `macs ≤ 40M` or `10M ≤ macs ≤ 40M`. show: how to write a number."""
     show = show or short
     low, high = limit if isinstance(limit, tuple) else (None, limit)
-    if low is None or high is None:
-        return f"{name} ≤ {show(high)}" if high is not None else f"{name} ≥ {show(low)}"  # type: ignore[arg-type]
-    return f"{show(low)} ≤ {name} ≤ {show(high)}"
+    lowest = "" if low is None else show(low)
+    if high is None:
+        return f"{name} ≥ {lowest}"
+    return f"{lowest} ≤ {name} ≤ {show(high)}".removeprefix(" ≤ ")
 
 
-def short(value: float) -> str:
-    """Four digits that count, with a unit: 20_000_000 → `"20M"`."""
+def short(value: float, digits: int = 4) -> str:
+    """With a unit, and as many `digits` as count: 20_000_000 → `"20M"`. Below 1,000 there are four."""
     for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(value) >= scale:
-            return f"{value / scale:.4g}{unit}"
+            return f"{value / scale:.{digits}g}{unit}"
     return f"{value:.4g}"
 
 
