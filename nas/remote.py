@@ -12,16 +12,18 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from nas.cache import add_lines
-from nas.remote_files import Records, compare_journals, complete_lines, is_shared, step_of, version_of
+from nas.remote_files import Records, compare_journals, complete_lines, is_shared, version_of
 from nas.remote_lock import RENEW_SECONDS, WriterLock, repeating
 from nas.remote_storage import RemoteError, Storage
 from nas.run import RunError
 from nas.terminal import call_by_url
+from supernet.header import CheckpointError, read_state, state_of
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +76,17 @@ class Mirror:
             if (signature := self._storage.signature(name)) is not None:
                 self._update(name, signature, records)
         return self.path / name
+
+    def checkpoint_state(self) -> dict[str, Any]:
+        """The state of the newest checkpoint, from its head alone: nothing is downloaded.
+
+        Raises CheckpointError where there is none that can be read.
+        """
+        mine = self.path / CHECKPOINT
+        with self._records() as records:
+            signature = self._storage.signature(CHECKPOINT)
+            here = mine.exists() and (signature == records.there(CHECKPOINT) or self._trained_further(records))
+            return read_state(mine) if here or signature is None else self._remote_state()
 
     def publish(self) -> None:
         """Uploads what has changed in the mirror, but for what has a lock that is not held here.
@@ -192,9 +205,10 @@ class Mirror:
         file = self.path / CHECKPOINT
         if not file.exists() or version_of(file) == records.here(CHECKPOINT):
             return False
-        data = file.read_bytes()
-        ours = step_of(lambda start, end: data[start:end])
-        return ours >= step_of(lambda start, end: self._storage.read(CHECKPOINT, start, end))
+        return _step(lambda: read_state(file)) >= _step(self._remote_state)
+
+    def _remote_state(self) -> dict[str, Any]:
+        return state_of(f"{self.url}/{CHECKPOINT}", lambda start, end: self._storage.read(CHECKPOINT, start, end))
 
     def _take(self, name: str, signature: str, records: Records) -> None:
         self._storage.download(name, self.path / name)
@@ -245,6 +259,14 @@ class Mirror:
             if not self.path.is_dir():  # removed by hand, or never there
                 records.clear()
             yield records
+
+
+def _step(read: Callable[[], dict[str, Any]]) -> int:
+    """The step that a checkpoint was written at; -1 where it tells none."""
+    try:
+        return int(read()["step"])
+    except (CheckpointError, KeyError):
+        return -1
 
 
 def _lock_of(name: str) -> str | None:

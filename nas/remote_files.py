@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -68,15 +67,6 @@ def version_of(file: Path) -> str:
 def complete_lines(data: bytes) -> bytes:
     """The complete lines: a killed writer may have left half of one."""
     return data[: data.rfind(b"\n") + 1]
-
-
-def step_of(read: Callable[[int, int], bytes]) -> int:
-    """The step that a checkpoint was written at, from its header alone; -1 where there is no checkpoint."""
-    try:
-        size = int.from_bytes(read(0, 8), "little")
-        return int(json.loads(json.loads(read(8, 8 + size))["__metadata__"]["state"])["step"])
-    except (ValueError, KeyError, TypeError):
-        return -1
 
 
 def compare_journals(ours: Path, theirs: Path) -> Comparison:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.network import NetworkSpace
+from supernet.header import read_state
 from supernet.recipe import TrainConfig
 
 if TYPE_CHECKING:
@@ -167,6 +168,13 @@ class Run:
     def checkpoint(self) -> Path:
         """The training state, written by `supernet.checkpoint`; of a remote run its newest version."""
         return self.fetch("checkpoint.safetensors")
+
+    def checkpoint_state(self) -> dict[str, Any]:
+        """What the checkpoint says of itself, from its head: without torch, and without downloading a remote run's.
+
+        Raises `supernet.header.CheckpointError` where there is none that can be read.
+        """
+        return self.mirror.checkpoint_state() if self.mirror else read_state(self.checkpoint)
 
     @property
     def metrics(self) -> Path:

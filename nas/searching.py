@@ -181,10 +181,10 @@ def is_stale(run: Run, context: Mapping[str, str]) -> bool:
 
     Reads the head of the checkpoint alone; one that cannot be read tells nothing, and is left to who needs it.
     """
-    from supernet.header import CheckpointError, read_state
+    from supernet.header import CheckpointError
 
     try:
-        now = context_of(read_state(run.checkpoint))
+        now = context_of(run.checkpoint_state())
     except CheckpointError:
         return False
     return any(context.get(name) != value for name, value in now.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,23 +36,39 @@ def read_state(path: Path) -> dict[str, Any]:
         return _read(previous(path))
 
 
+def state_of(name: str, read: Callable[[int, int], bytes], size: int | None = None) -> dict[str, Any]:
+    """The state in the head of a checkpoint, wherever it lies.
+
+    name: what errors call it. read: its bytes from a position up to another. size: of the whole in bytes, where known.
+    Raises CheckpointError for what is no checkpoint, or does not have the size that its head implies.
+    """
+    try:
+        (length,) = struct.unpack("<Q", read(0, 8))
+        if length > _MOST_HEADER:
+            raise ValueError("it has no safetensors header")
+        header = json.loads(read(8, 8 + length))
+        ends = [t["data_offsets"][1] for key, t in header.items() if key != "__metadata__"]
+        end = 8 + length + max(ends, default=0)
+        if size not in (None, end):
+            raise ValueError(f"it should have {end} bytes")
+        metadata = header.get("__metadata__", {})
+        if metadata.get("format") != FORMAT:
+            raise CheckpointError(f"{name} is not a checkpoint of this version ({FORMAT})")
+        state: dict[str, Any] = json.loads(metadata["state"])
+        return state
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
+        raise CheckpointError(f"{name} is damaged or not a checkpoint ({error})") from None
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
-            (size,) = struct.unpack("<Q", file.read(8))
-            if size > _MOST_HEADER:
-                raise ValueError("it has no safetensors header")
-            header = json.loads(file.read(size))
-            ends = [t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"]
-            end = 8 + size + max(ends, default=0)
-            if os.fstat(file.fileno()).st_size != end:
-                raise ValueError(f"it should have {end} bytes")
-        metadata = header.get("__metadata__", {})
-        if metadata.get("format") != FORMAT:
-            raise CheckpointError(f"{path} is not a checkpoint of this version ({FORMAT})")
-        state: dict[str, Any] = json.loads(metadata["state"])
-        return state
+            return state_of(
+                str(path),
+                lambda start, end: os.pread(file.fileno(), end - start, start),
+                os.fstat(file.fileno()).st_size,
+            )
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint {path}") from None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
-        raise CheckpointError(f"{path} is damaged or not a checkpoint ({error})") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error})") from None

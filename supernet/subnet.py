@@ -12,7 +12,6 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import stochastic_depth
 
 from search_spaces.plan import Block, Layer, Plan
 
@@ -99,6 +98,8 @@ def regularized(ops: Ops, block: Block, dropout: float, drop_connect: float, tra
 
 
 def _dropped(branch: Callable[[Tensor], Tensor], rate: float, training: bool, x: Tensor) -> Tensor:
+    from torchvision.ops import stochastic_depth  # here: torchvision doubles what each search worker takes to import
+
     return stochastic_depth(branch(x), rate, "row", training)
 
 

@@ -22,6 +22,7 @@ from nas.remote_storage import RemoteError, Storage
 from nas.run import Run, RunError, folder_of, writing
 from nas.searching import open_study, search_run
 from supernet import checkpoint
+from supernet.header import CheckpointError
 
 ROOT = Path(__file__).parent.parent
 JOURNAL = "studies/default.journal"
@@ -108,11 +109,15 @@ def test_storage(url, tmp_path):
 def test_an_opened_run_reads_like_a_local_one_and_takes_its_checkpoint_when_needed(published, trained_run):
     run, local = Run.open(published), Run.open(trained_run)
     assert (run.description, str(run)) == (local.description, published)
+    assert run.checkpoint_state() == local.checkpoint_state() == checkpoint.load(local.checkpoint)[1]
     assert not (run.path / "checkpoint.safetensors").exists()
     assert run.checkpoint.read_bytes() == local.checkpoint.read_bytes()
     taken = run.checkpoint.stat().st_mtime_ns
     assert Run.open(published).checkpoint.stat().st_mtime_ns == taken
+    assert run.checkpoint_state() == local.checkpoint_state()
     Storage(published).write("checkpoint.safetensors", b"another")
+    with pytest.raises(CheckpointError, match=f"{published}/checkpoint.safetensors is damaged or not a checkpoint"):
+        run.checkpoint_state()
     assert Run.open(published).checkpoint.read_bytes() == b"another"
 
 
