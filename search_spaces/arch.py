@@ -6,7 +6,7 @@ cache key, deduplication key, id in the store and file name, so it holds no char
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, ValuesView
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, lru_cache
 from typing import Any, Protocol, runtime_checkable
@@ -110,6 +110,10 @@ class ChoiceArch(Mapping[str, Scalar]):
 
     def __len__(self) -> int:
         return len(self.items_)
+
+    def values(self) -> ValuesView[Scalar]:
+        """The chosen values, in the order of the genes."""
+        return self._mapping.values()  # Mapping's own looks each of them up
 
     def __hash__(self) -> int:
         return hash(self.items_)

@@ -23,25 +23,33 @@ def queue_of(n: int, seconds: float | None = None, call_seconds: float = 0.03) -
     return queue
 
 
-def numbers(queue: TaskQueue, num_workers: int) -> list[list[int]]:
-    """What goes out until nothing is left."""
-    calls = []
-    while queue:
-        calls.append([task.number for task in queue.take(num_workers)])
-    return calls
+def calls(queue: TaskQueue, num_workers: int) -> list[list[int]]:
+    """What idle workers are given, one after the other, until nothing is left or each has a call."""
+    given: list[list[int]] = []
+    while queue and len(given) < num_workers:
+        under_way = sum(map(len, given))
+        given.append([task.number for task in queue.take(num_workers, num_workers - len(given), under_way)])
+    return given
 
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [
-        (None, [[0], [1], [2], [3], [4], [5], [6], [7]]),  # not known yet
-        (0.5, [[0], [1], [2], [3], [4], [5], [6], [7]]),
-        (0.0, [[0, 1, 2, 3], [4, 5], [6], [7]]),  # as many as leaves as many for the other worker
-        (0.01, [[0, 1, 2], [3, 4], [5], [6], [7]]),  # no more than take 0.03 s
+        (None, [[0], [1]]),  # not known yet
+        (0.5, [[0], [1]]),
+        (0.0, [[0, 1, 2, 3], [4, 5, 6, 7]]),
+        (0.01, [[0, 1, 2], [3, 4, 5]]),  # no more than take 0.03 s
     ],
 )
 def test_short_evaluations_share_a_call(seconds: float | None, expected: list[list[int]]) -> None:
-    assert numbers(queue_of(8, seconds), 2) == expected
+    assert calls(queue_of(8, seconds), 2) == expected
+
+
+def test_the_share_of_a_worker_is_that_of_all_work() -> None:
+    assert [task.number for task in queue_of(4, 0.0).take(2, 1, 4)] == [0, 1, 2, 3]  # the other has as many
+    assert [task.number for task in queue_of(4, 0.0).take(2, 1, 2)] == [0, 1, 2]
+    assert [task.number for task in queue_of(4, 0.0).take(3, 2, 5)] == [0, 1]  # as many for the other idle one
+    assert [task.number for task in queue_of(1, 0.0).take(100, 99, 1)] == [0]
 
 
 def test_one_long_evaluation_ends_the_sharing() -> None:
@@ -53,33 +61,33 @@ def test_one_long_evaluation_ends_the_sharing() -> None:
 
 def test_after_a_lost_call_its_tasks_go_out_alone_and_none_is_blamed() -> None:
     queue = queue_of(8, 0.0)
-    tasks = queue.take(2)
+    tasks = queue.take(2, 2, 0)
     assert len(tasks) == 4
     assert queue.lost(tasks, "died") == []
-    again = [queue.take(2) for _ in tasks]
+    again = [queue.take(2, 2, 0) for _ in tasks]
     assert [[(task.number, task.tries) for task in call] for call in again] == [[(0, 0)], [(1, 0)], [(2, 0)], [(3, 0)]]
-    assert numbers(queue, 2) == [[4, 5], [6], [7]]
+    assert calls(queue, 2) == [[4, 5], [6, 7]]
 
 
 def test_an_evaluation_that_loses_three_workers_alone_fails() -> None:
     queue = queue_of(2)
     for _ in range(TRIES - 1):
-        assert queue.lost(queue.take(1), "died") == []
-    (result,) = queue.lost(queue.take(1), "died (ActorDiedError)")
+        assert queue.lost(queue.take(1, 1, 0), "died") == []
+    (result,) = queue.lost(queue.take(1, 1, 0), "died (ActorDiedError)")
     assert (result.number, result.metrics) == (0, None)
     assert result.error == f"3 workers were lost to {ARCH.key}; the last one died (ActorDiedError)"
-    assert numbers(queue, 1) == [[1]]
+    assert calls(queue, 1) == [[1]]
 
 
 def test_the_end_of_a_machine_is_nobodys_fault() -> None:
     queue = queue_of(1)
     for _ in range(3 * TRIES):
-        assert queue.lost(queue.take(1), "died", blame=False) == []
-    assert numbers(queue, 1) == [[0]]
+        assert queue.lost(queue.take(1, 1, 0), "died", blame=False) == []
+    assert calls(queue, 1) == [[0]]
 
 
 def test_a_call_that_breaks_as_a_whole_fails_only_what_was_alone() -> None:
     queue = queue_of(4, 0.0)
-    assert queue.broken(queue.take(2), "ModuleNotFoundError") == []
-    assert [(result.number, result.error) for result in queue.broken(queue.take(2), "gone")] == [(0, "gone")]
-    assert numbers(queue, 2) == [[1], [2], [3]]
+    assert queue.broken(queue.take(2, 2, 0), "ModuleNotFoundError") == []
+    assert [(result.number, result.error) for result in queue.broken(queue.take(2, 2, 0), "gone")] == [(0, "gone")]
+    assert calls(queue, 3) == [[1], [2], [3]]

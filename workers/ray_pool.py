@@ -153,7 +153,9 @@ class RayPool:
 
     def _assign(self) -> None:
         while self._idle and self._queue:
-            actor, tasks = self._idle.pop(), self._queue.take(self._size)
+            under_way = sum(len(call.tasks) for call in self._busy.values())
+            tasks = self._queue.take(self._size, len(self._idle), under_way)
+            actor = self._idle.pop()
             self._busy[actor.evaluate.remote(tasks)] = _Call(actor, tasks, time.monotonic() + self._timeout)
 
     def _start_actor(self) -> None:

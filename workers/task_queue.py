@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -39,9 +40,14 @@ class TaskQueue:
         """Queues an evaluation behind all others."""
         self._tasks.append(Task(number, arch))
 
-    def take(self, num_workers: int) -> tuple[Task, ...]:
-        """The next call's tasks: no more than leaves as many for each of `num_workers` workers."""
-        most = min(self._most(), len(self._tasks) // num_workers)
+    def take(self, num_workers: int, num_idle: int, under_way: int) -> tuple[Task, ...]:
+        """The next call's tasks, for one of `num_idle` idle workers.
+
+        A worker's share is that of all work, `under_way` included: workers of which one is idle at a time then keep
+        calls of the same size, where a share of the queue alone would halve them again and again.
+        """
+        share = (len(self._tasks) + under_way) // num_workers
+        most = min(self._most(), share, math.ceil(len(self._tasks) / num_idle))
         tasks = [self._tasks.popleft()]
         while len(tasks) < most and not tasks[0].alone and not self._tasks[0].alone:
             tasks.append(self._tasks.popleft())

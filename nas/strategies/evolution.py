@@ -1,4 +1,4 @@
-"""Asynchronous constrained multi-objective evolution, the default strategy."""
+"""Asynchronous constrained multi-objective evolution."""
 
 from __future__ import annotations
 
