@@ -1,124 +1,124 @@
-"""MACs and parameters of many architectures at once.
+"""MACs, parameters and memory of many architectures at once.
 
 MACs are counted: one multiply-add is 1, over convolutions and the linear layer; FLOPs are 2 x MACs.
-The figures come from tables that the plan's own block builders fill, one entry per (block slot, widths, kernel,
-expand), so a vectorised cost cannot differ from the cost of the plan. An entry keeps apart what scales with the pixels
-before and after the block's stride; the sizes of the feature maps are followed for each architecture.
+The figures come from tables over the entries of `search_spaces.batch`. What scales with the pixels before and after a
+block's stride is kept apart; the sizes of the feature maps are followed for each architecture.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple, overload
 
 import numpy as np
 
+from search_spaces import memory
 from search_spaces import plan as planning
 from search_spaces.arch import Arch
-from search_spaces.blocks import Block, after_pool, after_stride
+from search_spaces.batch import Batch, batch, entries, stem_widths
+from search_spaces.blocks import Block, after_stride
 from search_spaces.network import NetworkSpace
 
-METRICS = ("macs", "params")
-
+METRICS = ("macs", "params", "peak_memory", "weight_bytes")
 
 _PROBE = 8  # pixels a side at which tables are filled: it, its half and 1 tell the three kinds of layer apart
 
 
 class _Tables(NamedTuple):
-    """Costs as int64 arrays; the last axis: parameters, MACs per pixel before and after a stride of 2, other MACs.
+    """Costs as int64 arrays; the last axis of the first three: parameters, MACs per pixel before and after a stride of
+    2, other MACs, and numbers stored as weights.
 
-    slots: the tables [width before, width, kernel, expand] of all slots, flat, one after another. starts: where each
-    begins. sizes: their shapes, [slots, 4].
+    held: at each step of a block but its pool, the channels of the kinds of feature map, [steps, entries, kinds].
+    entering: the channels of its input, [entries].
     """
 
     stem: np.ndarray  # [width of the stem]
-    slots: np.ndarray
-    starts: np.ndarray
-    sizes: np.ndarray
+    slots: np.ndarray  # [entries]
     head: np.ndarray  # [width of the last stage]
+    held: np.ndarray
+    entering: np.ndarray
 
 
 def _entry(block: Block) -> tuple[int, ...]:
     at = dict.fromkeys((_PROBE, after_stride(_PROBE, 2), 1), 0)
     for layer in block.layers:
         at[layer.out_size] += layer.macs // layer.out_size**2
-    return block.params, *at.values()
+    return block.params, *at.values(), memory.weight_values(block)
+
+
+def _filled(blocks: Sequence[Block]) -> np.ndarray:
+    return np.array([_entry(block) for block in blocks], dtype=np.int64)
 
 
 @lru_cache(maxsize=32)
 def _tables(space: NetworkSpace) -> _Tables:
-    slots = []
-    for slot, s in enumerate(space.stage_of):
-        stage = space.stages[s]
-        table = [
-            [[[_entry(planning.block(space, slot, b, w, k, e, 0, False, _PROBE)) for e in space.expands_of(slot)]
-              for k in stage.kernels] for w in stage.widths] for b in space.inputs(slot) or stage.widths
-        ]  # fmt: skip
-        slots.append(np.array(table, dtype=np.int64))
-    widths = (space.stem_width,) if space.stem_width else space.stages[0].widths
-    stem = np.array([_entry(planning.stem(space, w, _PROBE)) for w in widths], dtype=np.int64)
-    head = np.array([_entry(planning.head(space, w, 0, _PROBE)) for w in space.stages[-1].widths], dtype=np.int64)
-    sizes = np.array([table.shape[:-1] for table in slots])
-    starts = np.concatenate([[0], sizes.prod(axis=1).cumsum()[:-1]])
-    return _Tables(stem, np.concatenate([table.reshape(-1, 4) for table in slots]), starts, sizes, head)
+    known = entries(space)
+    blocks = [known.block(space, entry, False, _PROBE) for entry in range(len(known.choices))]
+    steps = [memory.steps(block) for block in blocks]
+    held = np.zeros((max(map(len, steps)), len(blocks), len(memory.Held._fields)), dtype=np.int64)
+    for entry, of_block in enumerate(steps):
+        held[: len(of_block), entry] = of_block
+    stems = [planning.stem(space, width, _PROBE) for width in stem_widths(space)]
+    heads = [planning.head(space, width, 0, _PROBE) for width in space.stages[-1].widths]
+    return _Tables(
+        stem=_filled(stems),
+        slots=_filled(blocks),
+        head=_filled(heads),
+        held=held,
+        entering=np.array([block.in_channels for block in blocks], dtype=np.int64),
+    )
 
 
-def costs(space: NetworkSpace, archs: Sequence[Arch]) -> dict[str, np.ndarray]:
-    """`macs` and `params` of canonical architectures, each int64 [len(archs)]."""
+def costs(space: NetworkSpace, archs: Sequence[Arch], metrics: Sequence[str] = METRICS) -> dict[str, np.ndarray]:
+    """`macs`, `params`, `peak_memory` and `weight_bytes` of canonical architectures, each int64 [len(archs)].
+
+    The last two are bytes in fp32, see `Plan`. metrics: those that are wanted.
+    """
     if not len(archs):
-        return {name: np.zeros(0, dtype=np.int64) for name in METRICS}
-    tables = _tables(space)
-    stage_of, first = np.array(space.stage_of), [space.stage_slots(s)[0] for s in space.stage_of]
-    widths = _ranks([arch.width for arch in archs], [stage.widths for stage in space.stages])
-    kernel = _ranks([arch.kernel for arch in archs], [space.stages[s].kernels for s in space.stage_of])
-    index = (_before(space, widths) * tables.sizes[:, 1] + widths[:, stage_of]) * tables.sizes[:, 2] + kernel
-    if space.has_expand:
-        ratios = [space.expands_of(slot) for slot in range(space.num_slots)]
-        index = index * tables.sizes[:, 3] + _ranks([arch.expand for arch in archs], ratios)
-    active = np.array([arch.depth for arch in archs])[:, stage_of] > np.arange(space.num_slots) - first
-    slots = tables.slots[tables.starts + index] * active[..., None]
+        return {name: np.zeros(0, dtype=np.int64) for name in metrics}
+    tables, many = _tables(space), batch(space, archs)
+    slots = tables.slots[many.entries] * many.active[..., None]
+    stem, head = tables.stem[many.stem], tables.head[many.last]
 
-    resolution = np.array([arch.resolution for arch in archs])
-    sizes = _sizes(space, archs, resolution)
-    ends = [(tables.stem[0 if space.stem_width else widths[:, 0]], resolution), (tables.head[widths[:, -1]], sizes[-1])]
-    params = slots[..., 0].sum(axis=1) + sum(entry[..., 0] for entry, _ in ends)
-    macs = _macs(slots, sizes[:-1].T).sum(axis=1) + sum(_macs(entry, size) for entry, size in ends)
-    return {"macs": macs, "params": params}
+    def macs() -> np.ndarray:
+        ends = _macs(stem, many.resolution) + _macs(head, many.last_size)
+        return np.asarray(_macs(slots, many.work).sum(axis=1) + ends)
 
-
-def _ranks(values: Sequence[Sequence[float]], choices: Sequence[tuple[float, ...]]) -> np.ndarray:
-    """Index of each value among its column's choices, int64 [n, columns]."""
-    columns = np.array(values).T
-    return np.stack([np.searchsorted(valid, column) for valid, column in zip(choices, columns)], axis=1)
-
-
-def _before(space: NetworkSpace, widths: np.ndarray) -> np.ndarray:
-    """Index of the width that enters each slot, [n, slots], from those of the stages [n, stages]."""
-    entering = [s - 1 if s and slot == space.stage_slots(s)[0] else s for slot, s in enumerate(space.stage_of)]
-    before = widths[:, entering]
-    if space.stem_width:
-        before[:, 0] = 0
-    return before
-
-
-def _sizes(space: NetworkSpace, archs: Sequence[Arch], resolution: np.ndarray) -> np.ndarray:
-    """Pixels a side before each slot's stride, its pool done, and at last before the head: [slots + 1, n]."""
-    pooled = np.zeros((space.num_slots, len(archs)), dtype=bool)
-    if space.num_pools:
-        pooled[np.array([arch.pool for arch in archs]).T, np.arange(len(archs))] = True
-    size, sizes = planning.stem_size(space, resolution), []
-    for slot in range(space.num_slots):
-        if space.num_pools:
-            size = np.where(pooled[slot], after_pool(size), size)
-        sizes.append(size)
-        size = after_stride(size, space.stride(slot))
-    return np.stack([*sizes, size])
+    compute: dict[str, Callable[[], np.ndarray]] = {
+        "macs": macs,
+        "params": lambda: slots[..., 0].sum(axis=1) + stem[..., 0] + head[..., 0],
+        "peak_memory": lambda: memory.BYTES * _peaks(space, tables, many),
+        "weight_bytes": lambda: memory.BYTES * (slots[..., 4].sum(axis=1) + stem[..., 4] + head[..., 4]),
+    }
+    return {name: compute[name]() for name in metrics}
 
 
 def _macs(entry: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """MACs of table entries [..., 4] for inputs of `size` pixels a side."""
+    """MACs of table entries [..., 5] for inputs of `size` pixels a side."""
     return entry[..., 1] * size**2 + entry[..., 2] * after_stride(size, 2) ** 2 + entry[..., 3]
+
+
+def _peaks(space: NetworkSpace, tables: _Tables, many: Batch) -> np.ndarray:
+    """Most values held at once for one image, [n]."""
+    before, work = many.before**2, many.work**2
+    sizes = [after_stride(many.work[:, slot], space.stride(slot)) for slot in range(space.num_slots)]
+    out = np.stack(sizes, axis=1) ** 2
+    peak = np.where(work < before, tables.entering[many.entries] * (before + work), 0)  # where there is a pool
+    for step in tables.held:
+        held = memory.Held(*step[many.entries].transpose(2, 0, 1))
+        peak = np.maximum(peak, held.work * work + held.out * out + held.pixel)
+    first, last = stem_widths(space), space.stages[-1].widths
+    stem = _end_peaks(many.stem, many.resolution, lambda w, size: planning.stem(space, first[w], size))
+    head = _end_peaks(many.last, many.last_size, lambda w, size: planning.head(space, last[w], 0, size))
+    return np.maximum.reduce([(peak * many.active).max(axis=1), stem, head])
+
+
+def _end_peaks(width: np.ndarray, size: np.ndarray, build: Callable[[int, int], Block]) -> np.ndarray:
+    """Most values held at once in the stem, or the head, [n]: one block for each index of a width and each size."""
+    pairs, which = np.unique(np.stack([width, size], axis=1), axis=0, return_inverse=True)
+    peaks = np.array([memory.peak_values(build(w, s)) for w, s in pairs.tolist()])
+    return peaks[which.reshape(-1)]
 
 
 @overload
@@ -141,5 +141,5 @@ def params(space: NetworkSpace, archs: Arch | Sequence[Arch]) -> int | np.ndarra
 
 def _metric(space: NetworkSpace, archs: Arch | Sequence[Arch], name: str) -> int | np.ndarray:
     if isinstance(archs, Arch):
-        return int(costs(space, [archs])[name][0])
-    return costs(space, archs)[name]
+        return int(costs(space, [archs], (name,))[name][0])
+    return costs(space, archs, (name,))[name]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from search_spaces import memory
 from search_spaces.blocks import STEM_HALVINGS, Block, Layer, Size, after_pool, after_stride, mid_channels
 
 if TYPE_CHECKING:
@@ -43,6 +44,16 @@ class Plan:
     def params(self) -> int:
         """Trainable parameters of the exported network."""
         return sum(block.params for block in self.blocks)
+
+    @cached_property
+    def peak_memory(self) -> int:
+        """The most bytes that the activations of one image take at once: see `search_spaces.memory`."""
+        return memory.BYTES * max(memory.peak_values(block) for block in self.blocks)
+
+    @cached_property
+    def weight_bytes(self) -> int:
+        """Size of the exported network's weights in fp32, the running statistics of its norms included."""
+        return memory.BYTES * sum(memory.weight_values(block) for block in self.blocks)
 
 
 def plan(space: NetworkSpace, arch: Arch) -> Plan:
