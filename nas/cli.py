@@ -15,6 +15,7 @@ import typer
 
 from nas.cli_finetune import finetune
 from nas.cli_jobs import jobs, launch_command, logs, stop
+from nas.cli_profile import profile
 from nas.cli_read import (
     Json,
     MaxMacs,
@@ -67,6 +68,7 @@ def spaces(as_json: Json = False) -> None:
 app.command()(train)
 app.command()(trust)
 app.command()(finetune)
+app.command()(profile)
 
 
 @app.command()

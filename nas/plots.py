@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from nas.compare import Comparison
+    from nas.profiles import Profile
     from nas.study import Study
     from nas.trial import Trial
 
@@ -227,3 +228,20 @@ def _format(axes: Axes, metric: str, side: str) -> None:
         axis.set_major_formatter(PercentFormatter(1.0, decimals=1))
     elif metric != "number":
         axis.set_major_formatter(FuncFormatter(lambda value, _: show_quantity(value)))
+
+
+def save_profile(profile: Profile, path: Path) -> None:
+    """Draws predicted over measured milliseconds of the subnets of a device profile, and the margin."""
+    measured = [subnet["median_ms"] for subnet in profile.subnets]
+    predicted = [subnet["predicted_ms"] for subnet in profile.subnets]
+    figure, axes = _figure()
+    ends = [min(measured + predicted), max(measured + predicted)]
+    axes.fill_between(
+        ends, ends, [end * (1 + profile.errors.margin) for end in ends],
+        color=GREY, alpha=0.3, label="within the margin",
+    )  # fmt: skip
+    axes.plot(ends, ends, color=GREY, lw=1, label="as predicted")
+    axes.scatter(predicted, measured, s=16, color=BLUE, label="subnets, not seen by the model")
+    axes.set(xscale="log", yscale="log", xlabel="predicted ms", ylabel="measured ms", title=profile.device_text)
+    axes.legend()
+    figure.savefig(path, dpi=150)

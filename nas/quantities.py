@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from search_spaces.limits import Limit, limit_text, short
+
+LATENCY = "latency_ms"  # the metric of one device profile; of several, the beginning of their names
 
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 
@@ -35,6 +37,21 @@ def parse_limits(texts: Mapping[str, tuple[str | None, str | None]]) -> dict[str
     }
 
 
+def parse_latency_limits(texts: Sequence[str]) -> dict[str, Limit]:
+    """`["3"]` → a limit on `latency_ms`, `["gpu=1"]` → one on `latency_ms_gpu`: that of the profile `gpu` of several.
+
+    Raises ValueError for what is no quantity, or named twice.
+    """
+    limits: dict[str, Limit] = {}
+    for text in texts:
+        name, equals, value = text.rpartition("=")
+        metric = f"{LATENCY}_{name}" if equals else LATENCY
+        if metric in limits:
+            raise ValueError(f"there are two limits on {metric}; the second is {value}")
+        limits[metric] = parse_quantity(value)
+    return limits
+
+
 def show_quantity(value: float) -> str:
     """20_123_000 → `"20.1M"`, three digits that count."""
     return short(value, 3)
@@ -44,6 +61,8 @@ def show_metric(name: str, value: float) -> str:
     """`show_metric("top1", 0.7129)` → `"71.29%"`, `show_metric("macs", 40e6)` → `"40M"`."""
     if name == "hypervolume":
         return f"{value:.3f}"
+    if name.startswith(LATENCY):
+        return f"{value:.3g}"
     return f"{value:.2%}" if name == "top1" else show_quantity(value)
 
 

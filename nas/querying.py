@@ -10,7 +10,7 @@ from typing import Any
 
 from nas.problem import Problem
 from nas.run import Run, RunError
-from nas.searching import DIRECTIONS, is_stale, read_run_study
+from nas.searching import directions, is_stale, read_run_study
 from nas.store import StudyError
 from search_spaces import cost as network_cost
 from search_spaces.arch import ArchLike
@@ -71,9 +71,7 @@ def query_run(
     Raises RunError when there is no study to read, ValueError for a metric that no trial has, listing those there are.
     """
     run = run if isinstance(run, Run) else Run.open(run)
-    if unknown := [name for name in objectives if name not in DIRECTIONS]:
-        raise ValueError(f"unknown objective {unknown[0]!r}; valid: {', '.join(DIRECTIONS)}")
-    problem = Problem(run.space, {name: DIRECTIONS[name] for name in objectives}, limits or {})
+    problem = Problem(run.space, directions(objectives), limits or {})
     rows, studies, left_out = _evaluated(run, problem, [study_name] if study_name else run.study_names())
     if not studies:
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())

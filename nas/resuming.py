@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.profiles import kept
 from nas.run import Run, RunError
 from nas.searching import is_stale, read_run_study, search_run
 
@@ -60,6 +61,7 @@ def resume_run(
         num_gpus=float("device" in identity.context) if num_gpus is None else num_gpus,
         evaluation_timeout=evaluation_timeout,
         score=identity.context.get("score", "inherited"),
+        profiles=kept(run, identity.context),
         seed=identity.seed,
         lookahead=identity.lookahead,
         address=address,

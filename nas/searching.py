@@ -6,16 +6,17 @@ import functools
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from nas import strategies
 from nas.problem import Problem
+from nas.profiles import Profile, contexts, costs_with, keep
+from nas.quantities import LATENCY
 from nas.run import Run, RunError
 from nas.trust_report import load_calibration, require_calibration
-from search_spaces import cost as network_cost
 from search_spaces.arch import Arch
 from search_spaces.feasible import preflight
 from search_spaces.limits import Limit
@@ -35,7 +36,6 @@ log = logging.getLogger(__name__)
 
 EVALUATED = ("top1",)
 SCORES = ("inherited", "calibrated")
-DIRECTIONS = {"top1": "maximize", "macs": "minimize", "params": "minimize"}
 DEFAULT_OBJECTIVES = ("top1", "macs")
 LOOKAHEAD = 8
 
@@ -54,6 +54,7 @@ def search_run(
     evaluation_timeout: float | None = None,
     lookahead: int = LOOKAHEAD,
     score: str = "inherited",
+    profiles: Sequence[Profile] = (),
     seed: int = 0,
     address: str = "local",
     on_trial: Callable[[Trial], None] | None = None,
@@ -64,7 +65,9 @@ def search_run(
     run: opened, or its folder, or a URL that fsspec serves, where what is written is published as it goes.
 
     Each architecture is exported, its batch norms are recalibrated on the calibration split, and it is scored on the
-    search-validation split: `top1` from 0 to 1. `macs` and `params` are known beforehand.
+    search-validation split: `top1` from 0 to 1. `macs`, `params`, `peak_memory` and `weight_bytes` (both in bytes) are
+    known beforehand, and for each of the `profiles` a latency: what 95 % of architectures do not exceed on that device.
+    It is called `latency_ms`, or where there are several profiles `latency_ms_<name>`.
     limits: upper limits on any of these, or pairs (lowest, highest). objectives: their names, the most important first.
     score: "inherited", or "calibrated": `top1` then is the stand-alone accuracy that the calibration of `nas trust`
     predicts, `top1_std` its standard deviation, and `top1_inherited` what was measured. A study has one of the two.
@@ -78,13 +81,15 @@ def search_run(
         num_workers = min(os.cpu_count() or 1, lookahead)
     check_search(
         run, study_name=study_name, strategy=strategy, limits=limits, objectives=objectives, score=score, seed=seed,
-        num_workers=num_workers, evaluation_timeout=evaluation_timeout, lookahead=lookahead, address=address,
+        profiles=profiles, num_workers=num_workers, evaluation_timeout=evaluation_timeout, lookahead=lookahead,
+        address=address,
     )  # fmt: skip
-    storage, directions = run.study(study_name), {name: DIRECTIONS[name] for name in objectives}
+    storage = run.study(study_name)
 
     from nas.study import search
 
     with run.publishing(storage):
+        keep(run, profiles)
         spec, context = evaluator_spec(run, "cuda" if num_gpus else "cpu")
         derive = calibrated(load_calibration(run, context["weights"])) if score == "calibrated" else None
         return search(
@@ -93,12 +98,14 @@ def search_run(
             n_trials=n_trials,
             seed=seed,
             strategy=strategy,
-            objectives=directions,
+            objectives=directions(objectives),
             limits=limits,
+            cost=costs_with(run.space, profiles),
             metrics=EVALUATED,
             storage=storage,
             study_name=study_name,
             context=context,
+            cost_context=contexts(profiles),
             derive=derive,
             cache=run.evaluations,
             num_workers=num_workers,
@@ -123,16 +130,16 @@ def check_search(
     evaluation_timeout: float | None = None,
     lookahead: int = LOOKAHEAD,
     score: str = "inherited",
+    profiles: Sequence[Profile] = (),
     seed: int = 0,
     address: str = "local",
     **others: Any,
 ) -> None:
     """Raises for everything in the parameters of `search_run` that can be refused before torch and ray are imported."""
     run.study(study_name)
-    if unknown := [name for name in objectives if name not in DIRECTIONS]:
-        raise ValueError(f"unknown metric {unknown[0]!r}; valid: {', '.join(DIRECTIONS)}")
-    cost = functools.partial(network_cost.costs, run.space)
-    problem = Problem(run.space, {name: DIRECTIONS[name] for name in objectives}, limits or {}, cost, EVALUATED)
+    cost = costs_with(run.space, profiles)
+    _require_profile([*objectives, *(limits or {})], profiles)
+    problem = Problem(run.space, directions(objectives), limits or {}, cost, EVALUATED)
     strategies.get(strategy, problem, seed)
     preflight(run.space, problem.limits, cost)
     check_timeout(evaluation_timeout, num_workers)
@@ -146,7 +153,17 @@ def check_search(
         "objectives": problem.objectives, "limits": problem.limits, "strategy": strategy, "seed": seed,
         "lookahead": lookahead,
     }  # fmt: skip
-    _check_study(run, study_name, settings, score)
+    _check_study(run, study_name, settings, score, contexts(profiles))
+
+
+def directions(objectives: Sequence[str]) -> dict[str, str]:
+    """Which way each metric is better: accuracy up, whatever it costs down."""
+    return {name: "maximize" if name in EVALUATED else "minimize" for name in objectives}
+
+
+def _require_profile(metrics: Sequence[str], profiles: Sequence[Profile]) -> None:
+    if not profiles and (asked := [name for name in metrics if name.startswith(LATENCY)]):
+        raise ValueError(f"{asked[0]} needs a device profile: --profile FILE, which `nas profile RUN -o FILE` makes")
 
 
 def evaluator_spec(run: Run, device: str = "cpu") -> tuple[EvaluatorSpec, dict[str, str]]:
@@ -255,7 +272,9 @@ def pick_arch(
     return cast(Arch, study.trials[cast(int, trial)].arch)
 
 
-def _check_study(run: Run, study_name: str, settings: Mapping[str, Any], score: str) -> None:
+def _check_study(
+    run: Run, study_name: str, settings: Mapping[str, Any], score: str, profiles: Mapping[str, str]
+) -> None:
     """Refuses to go on with a study that was searched with other settings, the other score or on other weights."""
     from nas.store import StudyError, require_same
 
@@ -271,4 +290,6 @@ def _check_study(run: Run, study_name: str, settings: Mapping[str, Any], score: 
             f"study {study_name!r} was searched with the {before} score and cannot go on with the {score} one; "
             f"use --score {before}, or another --study-name"
         )
-    require_same(run.study(study_name), replace(stored.identity, **settings), asdict(stored.identity))
+    others = {name: value for name, value in stored.identity.context.items() if not name.startswith(LATENCY)}
+    now = replace(stored.identity, **settings, context={**others, **profiles})
+    require_same(run.study(study_name), now, asdict(stored.identity))

@@ -77,6 +77,14 @@ def _read(path: Path) -> Mapping[str, Any]:
     return fields
 
 
+def own_space(space: str) -> NetworkSpace:
+    """A space by name or file at its own sizes. Raises ValueError where a file leaves them to the data."""
+    source = resolve(space)
+    if isinstance(source, NamedSpace):
+        return catalog.get(source.name)
+    return NetworkSpace.from_dict(source.fields)
+
+
 def describe_catalog() -> list[dict[str, Any]]:
     """Name, exact size, and MACs of the smallest, the largest and the costliest network of every space."""
     rows = []

@@ -66,6 +66,7 @@ def search(
     storage: Path | str | None = None,
     study_name: str = "default",
     context: Mapping[str, str] | None = None,
+    cost_context: Mapping[str, str] | None = None,
     derive: Derivation | None = None,
     cache: Path | str | None = None,
     num_workers: int = 0,
@@ -91,6 +92,7 @@ def search(
     metrics: what `evaluate` returns, where that is known: a misspelt objective or limit is then refused at once.
     storage: journal file of the study; None keeps it in memory.
     context: what else the results depend on, such as a checkpoint's hash; part of the study's identity.
+    cost_context: what `cost` depends on; part of the identity, too, but not of what evaluations are shared by.
     derive: metrics that this process computes from an evaluation's, which the cache keeps as it was.
     cache: file of evaluations to share with other searches of the same `context`, which then must be given. By
         default a study with a `storage` has a file beside it of its own.
@@ -122,7 +124,7 @@ def search(
     preflight(space, problem.limits, problem.cost)
     identity = Identity(
         study_name, space.to_dict(), problem.objectives, problem.limits, strategy, seed, lookahead,
-        {**(context or {}), **(derive.context if derive else {})},
+        {**(context or {}), **(cost_context or {}), **(derive.context if derive else {})},
     )  # fmt: skip
     spec = _spec(evaluate, next(iter(problem.objectives)))
     with ExitStack() as stack:

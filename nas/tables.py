@@ -19,6 +19,7 @@ from search_spaces.limits import Limit
 if TYPE_CHECKING:
     from nas.compare import Comparison, Spread
     from nas.export import Certificate
+    from nas.profiles import Profile
     from nas.querying import Answer
     from nas.study import Study
     from workers.ray_jobs import Job
@@ -27,7 +28,7 @@ console = Console()
 
 _TEXT = (
     "space", "architecture", "check", "result", "image", "study", "strategy", "limits", "last written",
-    "status", "what", "since", "until",
+    "status", "what", "since", "until", "prediction",
 )  # fmt: skip
 
 
@@ -94,6 +95,23 @@ def print_studies(rows: Sequence[Mapping[str, Any]]) -> None:
     console.print(table)
     for row in (row for row in rows if row["error"]):
         console.print(f"{row['study']}: {row['error']}", highlight=False)
+
+
+def print_profile(profile: Profile) -> None:
+    """What a device profile was measured on, and how far its predictions are off."""
+    facts = profile.summary()
+    console.print(f"{profile.space.name} with {profile.device_text}", highlight=False)
+    table = _table("prediction", "error, median", "90 %", "Spearman", "margin")
+    for name, errors in (("blocks added up", profile.added), ("corrected", profile.errors)):
+        table.add_row(
+            name, f"{errors.median:.1%}", f"{errors.p90:.1%}", f"{errors.spearman:.3f}", f"{errors.margin:.1%}"
+        )
+    console.print(table)
+    console.print(
+        f"{facts['n_blocks']} blocks and {facts['n_subnets']} subnets measured; the subnets were predicted without "
+        f"having been seen. The median of {facts['n_narrow']} of them is known to 2 %, of the others time was up.",
+        highlight=False,
+    )
 
 
 def print_answer(answer: Answer, top: int) -> None:
