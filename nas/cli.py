@@ -18,8 +18,11 @@ from nas.cli_jobs import jobs, launch_command, logs, stop
 from nas.cli_profile import profile
 from nas.cli_read import (
     Json,
+    MaxLatency,
     MaxMacs,
+    MaxMemory,
     MaxParams,
+    MaxWeights,
     MinMacs,
     MinParams,
     MinTop1,
@@ -87,9 +90,18 @@ def search(
     min_macs: MinMacs = None,
     max_params: MaxParams = None,
     min_params: MinParams = None,
+    max_latency_ms: MaxLatency = None,
+    max_memory: MaxMemory = None,
+    max_weight_bytes: MaxWeights = None,
     min_top1: MinTop1 = None,
+    profile: Annotated[
+        list[Path] | None, typer.Option(help="Device profile of `nas profile`; repeat it for several devices.")
+    ] = None,
     objective: Annotated[
-        list[str] | None, typer.Option(help="top1, macs or params; repeat it.", show_default="top1, macs")
+        list[str] | None,
+        typer.Option(
+            help="top1, macs, params, latency_ms, peak_memory or weight_bytes; repeat it.", show_default="top1, macs"
+        ),
     ] = None,
     score: Annotated[str, typer.Option(help="inherited, or calibrated by `nas trust`.")] = "inherited",
     seed: Annotated[int, typer.Option(help="Decides every proposal.")] = 0,
@@ -110,8 +122,9 @@ def search(
     opened = Run.open(run)
     settings = _search_settings(
         study_name=study_name, strategy=strategy, n_trials=n_trials, num_workers=num_workers, objective=objective,
-        min_macs=min_macs, max_macs=max_macs, min_params=min_params, max_params=max_params, min_top1=min_top1,
-        score=score, seed=seed, num_cpus=num_cpus, num_gpus=num_gpus, lookahead=lookahead,
+        min_macs=min_macs, max_macs=max_macs, min_params=min_params, max_params=max_params,
+        max_latency_ms=max_latency_ms, max_memory=max_memory, max_weight_bytes=max_weight_bytes, min_top1=min_top1,
+        profile=profile, score=score, seed=seed, num_cpus=num_cpus, num_gpus=num_gpus, lookahead=lookahead,
         evaluation_timeout=evaluation_timeout,
     )  # fmt: skip
     from nas.progress import SearchProgress
@@ -128,15 +141,31 @@ def _search_settings(
     max_macs: str | None,
     min_params: str | None,
     max_params: str | None,
+    max_latency_ms: list[str] | None,
+    max_memory: str | None,
+    max_weight_bytes: str | None,
     min_top1: str | None,
+    profile: list[Path] | None,
     **others: Any,
 ) -> dict[str, Any]:
-    """The options of `nas search` as `search_run` takes them. Raises ValueError for what is no quantity."""
-    from nas.quantities import parse_limits
+    """The options of `nas search` as `search_run` takes them.
+
+    Raises ValueError for what is no quantity, ProfileError for a file that is no profile.
+    """
+    from nas.profiles import Profile
+    from nas.quantities import parse_latency_limits, parse_limits
     from nas.searching import DEFAULT_OBJECTIVES
 
-    limits = parse_limits({"macs": (min_macs, max_macs), "params": (min_params, max_params), "top1": (min_top1, None)})
-    return {**others, "limits": limits, "objectives": objective or DEFAULT_OBJECTIVES}
+    texts = {
+        "macs": (min_macs, max_macs), "params": (min_params, max_params), "peak_memory": (None, max_memory),
+        "weight_bytes": (None, max_weight_bytes), "top1": (min_top1, None),
+    }  # fmt: skip
+    return {
+        **others,
+        "limits": {**parse_limits(texts), **parse_latency_limits(max_latency_ms or [])},
+        "profiles": [Profile.read(file) for file in profile or []],
+        "objectives": objective or DEFAULT_OBJECTIVES,
+    }
 
 
 app.command("launch")(launch_command(search, _search_settings))

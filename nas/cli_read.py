@@ -16,6 +16,16 @@ MaxMacs = Annotated[str | None, typer.Option(help="Upper limit on multiply-adds,
 MinMacs = Annotated[str | None, typer.Option(help="Lower limit on multiply-adds.")]
 MaxParams = Annotated[str | None, typer.Option(help="Upper limit on parameters, such as 1M.")]
 MinParams = Annotated[str | None, typer.Option(help="Lower limit on parameters.")]
+MaxLatency = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--max-latency-ms", help="Upper limit on milliseconds, such as 3; with several profiles NAME=3, repeated."
+    ),
+]
+MaxMemory = Annotated[
+    str | None, typer.Option("--max-memory", help="Upper limit on activation bytes of an image, such as 256k.")
+]
+MaxWeights = Annotated[str | None, typer.Option("--max-weight-bytes", help="Upper limit on bytes of weights in fp32.")]
 MinTop1 = Annotated[str | None, typer.Option(help="Least top-1 accuracy, such as 0.7.")]
 
 
@@ -54,6 +64,7 @@ def _comparable(rows: list[dict[str, Any]]) -> bool:
 
 def pareto(run: RunFolder, study_name: StudyName = "default", as_json: Json = False) -> None:
     """Show the Pareto front of a study as a table and as a picture beside the run."""
+    from nas.front_latency import of_front
     from nas.run import Run
     from nas.searching import open_study
     from nas.summary import summarize
@@ -62,7 +73,7 @@ def pareto(run: RunFolder, study_name: StudyName = "default", as_json: Json = Fa
     study = open_study(opened, study_name)
     if as_json:
         _save_front(opened, study_name, study)
-        print_json({"study": study_name} | summarize(study))
+        print_json({"study": study_name} | summarize(study, of_front(opened, study_name, study)))
     else:
         show_study(opened, study_name, study)
 
@@ -117,9 +128,13 @@ def query(
     min_macs: MinMacs = None,
     max_params: MaxParams = None,
     min_params: MinParams = None,
+    max_latency_ms: MaxLatency = None,
+    max_memory: MaxMemory = None,
+    max_weight_bytes: MaxWeights = None,
     min_top1: MinTop1 = None,
     objective: Annotated[
-        list[str] | None, typer.Option(help="What is best: top1, macs or params; repeat it.", show_default="top1, macs")
+        list[str] | None,
+        typer.Option(help="What is best: top1, macs or another metric; repeat it.", show_default="top1, macs"),
     ] = None,
     study_name: Annotated[str | None, typer.Option(help="Ask this study.", show_default="all of the run")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many to show.")] = 5,
@@ -129,12 +144,15 @@ def query(
 
     Scores are the inherited ones, also of calibrated studies. Exit code 1 when nothing fits: what is nearest is shown.
     """
-    from nas.quantities import parse_limits
+    from nas.quantities import parse_latency_limits, parse_limits
     from nas.querying import as_json as answer_as_json
     from nas.querying import query_run, unreachable
 
-    texts = {"macs": (min_macs, max_macs), "params": (min_params, max_params), "top1": (min_top1, None)}
-    limits = parse_limits(texts)
+    texts = {
+        "macs": (min_macs, max_macs), "params": (min_params, max_params), "peak_memory": (None, max_memory),
+        "weight_bytes": (None, max_weight_bytes), "top1": (min_top1, None),
+    }  # fmt: skip
+    limits = {**parse_limits(texts), **parse_latency_limits(max_latency_ms or [])}
     answer = query_run(run, limits, objectives=objective or ("top1", "macs"), study_name=study_name)
     if as_json:
         print_json(answer_as_json(answer, top))
@@ -160,8 +178,9 @@ def query(
 def show_study(run: Any, study_name: str, study: Any) -> None:
     """The front as a table and a picture, and what to do with it."""
     from nas import tables
+    from nas.front_latency import of_front
 
-    tables.print_front(study)
+    tables.print_front(study, of_front(run, study_name, study))
     picture = _save_front(run, study_name, study)
     if picture:
         print(f"picture: {with_urls(str(picture))}")

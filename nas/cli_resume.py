@@ -58,4 +58,9 @@ def end_search(run: Any, study_name: str, study: Any, n_trials: int) -> None:
         raise Interrupted(f"stopped after {len(study.trials)} of {n_trials} trials; the same command continues")
     if study.outcome == "exhausted":
         print(f"the space has no further architecture within the limits: {len(study.trials)} trials", file=sys.stderr)
+    if any(name.startswith("latency_ms") for trial in study.front() for name in trial.metrics):
+        from nas.front_latency import measure_front
+
+        for reason in measure_front(run, study_name, study):
+            print(f"the front was not measured: {reason}", file=sys.stderr)
     show_study(run, study_name, study)

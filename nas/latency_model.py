@@ -37,7 +37,10 @@ class Polynomial:
 
     @classmethod
     def fit(cls, features: np.ndarray, target: np.ndarray, degree: int) -> Self:
-        """features: [n, features]. target: [n]."""
+        """features: [n, features]. target: [n]; of fewer than three the mean is all that there is."""
+        if len(target) < 3:
+            width = features.shape[1]
+            return cls(np.zeros(width), np.ones(width), np.zeros((0, width)), np.zeros(0), float(np.mean(target)))
         from sklearn.linear_model import RidgeCV
         from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
@@ -49,7 +52,7 @@ class Polynomial:
     def predict(self, features: np.ndarray) -> np.ndarray:
         """[n, features] → [n]."""
         scaled = (features - self.mean) / self.scale
-        terms = np.stack([np.prod(scaled**power, axis=1) for power in self.powers], axis=1)
+        terms = np.prod(scaled[:, None, :] ** self.powers, axis=2)
         return np.asarray(terms @ self.weights + self.intercept)
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,7 +66,7 @@ class Polynomial:
         return cls(mean, scale, powers, weights, float(data["intercept"]))
 
 
-_NONE = Polynomial(np.zeros(0), np.ones(0), np.zeros((0, 0)), np.zeros(0), 1.0)
+_NONE = Polynomial.fit(np.zeros((1, _NUM_PARTS)), np.ones(1), degree=1)  # no correction
 
 
 @dataclass(frozen=True)

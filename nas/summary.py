@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from nas.front_latency import over_budget
 
 if TYPE_CHECKING:
     from nas.study import Study
@@ -19,11 +22,14 @@ def score_of(study: Study) -> str | None:
     return "calibrated" if "top1_std" in scored[0].metrics else "inherited"
 
 
-def summarize(study: Study) -> dict[str, Any]:
+def summarize(study: Study, measured: Mapping[int, Mapping[str, float]] | None = None) -> dict[str, Any]:
     """The study as plain JSON types: objectives, limits, which score, number of trials by state, and the front.
 
-    A calibrated `top1` has its 95 % interval, mean ± 1.96 standard deviations, as `top1_interval`.
+    A calibrated `top1` has its 95 % interval, mean ± 1.96 standard deviations, as `top1_interval`. measured: latencies
+    by number and metric, of `nas.front_latency`; their trials have them as `measured`, and what is beyond a limit as
+    `over_budget`.
     """
+    measured = measured or {}
     return {
         "objectives": dict(study.objectives),
         "limits": dict(study.limits),
@@ -31,8 +37,12 @@ def summarize(study: Study) -> dict[str, Any]:
         "n_trials": len(study.trials),
         "n_failed": sum(t.state == "failed" for t in study.trials),
         "best": study.best.number if study.best else None,
-        "front": [_summary(trial) for trial in study.front()],
+        "front": [_summary(trial) | _measured(study, measured.get(trial.number, {})) for trial in study.front()],
     }
+
+
+def _measured(study: Study, times: Mapping[str, float]) -> dict[str, Any]:
+    return {"measured": dict(times), "over_budget": over_budget(study.limits, times)} if times else {}
 
 
 def _summary(trial: Trial) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from rich.table import Table
 
 from nas.compare import INTERVAL
 from nas.finetune_report import described
-from nas.quantities import show_limit, show_metric, show_quantity
+from nas.front_latency import over_budget
+from nas.quantities import LATENCY, show_limit, show_metric, show_quantity
 from nas.trust_report import quoted_text
 from search_spaces.limits import Limit
 
@@ -47,23 +48,35 @@ def print_spaces(rows: Sequence[Mapping[str, Any]]) -> None:
     console.print(table)
 
 
-def print_front(study: Study) -> None:
-    """The front, best by the first objective first; a calibrated score with its 95 % interval."""
+def print_front(study: Study, measured: Mapping[int, Mapping[str, float]] | None = None) -> None:
+    """The front, best by the first objective first; a calibrated score with its 95 % interval.
+
+    measured: milliseconds by number and metric; what is beyond its limit is marked.
+    """
     from nas.summary import INTERVAL, score_of
 
-    front, calibrated = study.front(), score_of(study) == "calibrated"
-    table = _table("trial", "top-1", *(("95 %", "inherited") if calibrated else ()), "MACs", "params", "architecture")
+    front, calibrated, measured = study.front(), score_of(study) == "calibrated", measured or {}
+    latencies = [name for name in (front[0].metrics if front else ()) if name.startswith(LATENCY)]
+    more = [name for name in ("peak_memory", "weight_bytes") if name in {*study.limits, *study.objectives}]
+    headings = [heading for name in latencies for heading in (_heading(name), "measured")]
+    table = _table(
+        "trial", "top-1", *(("95 %", "inherited") if calibrated else ()), "MACs", "params",
+        *map(_heading, more), *headings, "architecture",
+    )  # fmt: skip
     first, direction = next(iter(study.objectives.items()))
     sign = -1 if direction == "maximize" else 1
     for trial in sorted(front, key=lambda t: sign * t.metrics[first]):
-        top1, macs, params = (
+        top1, macs, params, *others = (
             show_metric(name, trial.metrics[name]) if name in trial.metrics else ""
-            for name in ("top1", "macs", "params")
+            for name in ("top1", "macs", "params", *more)
         )
         extra: tuple[str, ...] = ()
         if calibrated:
             extra = (f"± {INTERVAL * trial.metrics['top1_std']:.2%}", f"{trial.metrics['top1_inherited']:.2%}")
-        table.add_row(str(trial.number), top1, *extra, macs, params, trial.arch.key)
+        times = measured.get(trial.number, {})
+        for name in latencies:
+            others += [show_metric(name, trial.metrics[name]), _time(study, name, times)]
+        table.add_row(str(trial.number), top1, *extra, macs, params, *others, trial.arch.key)
     console.print(table)
     failed = sum(trial.state == "failed" for trial in study.trials)
     console.print(f"{len(study.trials)} trials, {failed} failed; {_limits(study.limits)}", highlight=False)
@@ -74,6 +87,12 @@ def print_front(study: Study) -> None:
         error = next((trial.error for trial in study.trials if trial.error), None)
         why = f"all failed, the first of: {error}" if failed == len(study.trials) else "none is within the limits"
         console.print(f"no feasible trial: {why}", highlight=False)
+
+
+def _time(study: Study, name: str, times: Mapping[str, float]) -> str:
+    if name not in times:
+        return ""
+    return show_metric(name, times[name]) + (" over!" if over_budget(study.limits, {name: times[name]}) else "")
 
 
 def print_studies(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -27,7 +27,14 @@ def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init("local", num_cpus=16, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init(
+            "local",
+            num_cpus=16,
+            resources={"pi": 1},
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
         yield ray.get_runtime_context().gcs_address
         ray.shutdown()
 

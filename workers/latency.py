@@ -183,10 +183,11 @@ def _torch(net: nn.Module, shape: Shape, setting: Setting) -> Call:
     on_gpu = setting.device == "cuda"
 
     @torch.no_grad()
-    def call() -> None:
-        net(images)
+    def call() -> object:
+        output = net(images)
         if on_gpu:
             torch.cuda.synchronize()
+        return output
 
     return call
 
@@ -210,7 +211,7 @@ def _onnxruntime(net: nn.Module, shape: Shape, setting: Setting) -> Call:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(file.getvalue(), options, providers=[_PROVIDERS[setting.device]])
     inputs = {"input": images.numpy()}
-    return lambda: session.run(None, inputs)
+    return lambda: session.run(None, inputs)[0]
 
 
 RUNTIMES: dict[str, Callable[[nn.Module, Shape, Setting], Call]] = {"torch": _torch, "onnxruntime": _onnxruntime}
