@@ -53,7 +53,8 @@ class Polynomial:
         """[n, features] → [n]."""
         scaled = (features - self.mean) / self.scale
         terms = np.prod(scaled[:, None, :] ** self.powers, axis=2)
-        return np.asarray(terms @ self.weights + self.intercept)
+        # not by a matrix product, which gives one row other last digits than the same row among many
+        return np.asarray((terms * self.weights).sum(axis=1) + self.intercept)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
