@@ -34,7 +34,7 @@ def measure_front(run: Run, study_name: str, study: Study) -> list[str]:
         if not new:
             continue
         try:
-            times = measure_archs(profile, new)
+            times = measure_trials(profile, new)
         except ProfileError as error:
             left_out.append(str(error))
             continue
@@ -47,14 +47,13 @@ def measure_front(run: Run, study_name: str, study: Study) -> list[str]:
     return left_out
 
 
-def measure_archs(profile: Profile, trials: Sequence[Trial], seconds: float = SECONDS) -> list[dict[str, Any]]:
+def measure_trials(profile: Profile, trials: Sequence[Trial], seconds: float = SECONDS) -> list[dict[str, Any]]:
     """Milliseconds of whole subnets, as `workers.latency.Timing` has them.
 
     Raises ProfileError naming what differs where this machine is not the profile's device.
     """
-    from search_spaces.plan import plan
-    from supernet.subnet import Subnet
-    from workers.latency import Setting, identity, measure, prepared
+    from nas.profiling import measure_archs
+    from workers.latency import Setting, identity
 
     settings = {name: profile.device[name] for name in ("runtime", "device", "threads", "batch_size")}
     setting = Setting(**settings)
@@ -68,10 +67,8 @@ def measure_archs(profile: Profile, trials: Sequence[Trial], seconds: float = SE
                 f"the device profile {profile.name!r} is of another device: its {name} is {profile.device[name]!r}, "
                 f"here it is {value!r}"
             )
-    plans = [plan(profile.space, cast(Arch, trial.arch)) for trial in trials]
-    shapes = [(setting.batch_size, p.in_channels, p.resolution, p.resolution) for p in plans]
-    with prepared(setting, [(Subnet(p), shape) for p, shape in zip(plans, shapes)]) as calls:
-        return [asdict(timing) for timing in measure(calls, seconds)]
+    archs = [cast(Arch, trial.arch) for trial in trials]
+    return [asdict(timing) for timing in measure_archs(profile.space, setting, archs, seconds)]
 
 
 def measured(run: Run, study_name: str) -> dict[str, dict[str, dict[str, Any]]]:

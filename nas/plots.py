@@ -242,6 +242,11 @@ def save_profile(profile: Profile, path: Path) -> None:
     )  # fmt: skip
     axes.plot(ends, ends, color=GREY, lw=1, label="as predicted")
     axes.scatter(predicted, measured, s=16, color=BLUE, label="subnets, not seen by the model")
-    axes.set(xscale="log", yscale="log", xlabel="predicted ms", ylabel="measured ms", title=profile.device_text)
+    axes.set(xscale="log", yscale="log", xlabel="predicted ms", ylabel="measured ms")
+    axes.set_title(f"{profile.space.name} with {profile.device_text}")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("")
     axes.legend()
     figure.savefig(path, dpi=150)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -72,6 +72,16 @@ def measure_space(
         {thing: timing for thing, timing in known if isinstance(thing, Block)},
         [(thing, timing) for thing, timing in known if isinstance(thing, Arch)],
     )
+
+
+def measure_archs(space: NetworkSpace, setting: Setting, archs: Sequence[Arch], seconds: float) -> list[Timing]:
+    """Times whole subnets, in turns; raises RuntimeUnavailableError as `measure_space`."""
+    timings: list[Timing] = []
+    for start in range(0, len(archs), _GROUP):
+        group = archs[start : start + _GROUP]
+        with prepared(setting, [_net(space, arch, setting.batch_size) for arch in group]) as calls:
+            timings += measure(calls, seconds * len(group) / len(archs))
+    return timings
 
 
 def frequent_blocks(space: NetworkSpace, most: int, rng: np.random.Generator) -> list[Block]:
