@@ -105,8 +105,15 @@ def exported_ms(space: NetworkSpace, arch: Arch, setting: Setting) -> float:
     split = Split(images, torch.zeros(8, dtype=torch.int64))
     mean, classes = (0.5,) * lowered.in_channels, tuple(str(i) for i in range(lowered.num_classes))
     data = ImageData(
-        train=split, calibration=split, validation=split, test=split, mean=mean, std=mean, classes=classes,
-        flip=False, skipped=0,
+        train=split,
+        calibration=split,
+        validation=split,
+        test=split,
+        mean=mean,
+        std=mean,
+        classes=classes,
+        flip=False,
+        skipped=0,
     )
     name = FORMAT_OF[setting.runtime]
     with tempfile.TemporaryDirectory() as scratch:

@@ -5,8 +5,8 @@
 
 For each space and runtime: a profile with the settings of `nas profile`, and after it other subnets, drawn at random,
 measured in the same way. Prints for both the sum over blocks and the corrected model Spearman's rank correlation (0.98
-or more is the aim), the median error (6 % or less) and the 90th percentile, with how well the machine agreed with itself,
-the same subnets measured a second time. -o: keeps the profiles there.
+or more is the aim), the median error (6 % or less) and the 90th percentile, and how well the machine agrees with itself,
+the same subnets measured twice. -o: keeps the profiles there.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ RUN: a run folder of `nas train`, CIFAR-10's for instance; how well it is traine
 number of workers a copy of it, without its evaluations, is searched with a seed of that repeat's own: so the numbers
 of workers evaluate the same subnets, in turns. The time is from the fourth trial recorded to the last, without the
 start of Ray and of the workers. Prints the seconds and the speed-up of each repeat over the first number of workers and
-their median (1.8 on two cores is the aim for two workers).
+their median (1.8 on two cores is the aim for two workers). Beside it what the machine gives: so many processes that
+evaluate subnets side by side, without a search and without Ray, over one.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from importlib.metadata import version
@@ -23,9 +26,12 @@ import numpy as np
 from machine import describe
 
 import nas
+from nas.run import Run
+from nas.searching import evaluator_spec
 from nas.trial import Trial
 
 SKIPPED = 4  # trials
+BARE = 8  # evaluations of each process without a search
 IGNORED = shutil.ignore_patterns("evaluations.jsonl", "studies", "tensorboard", "*.png")
 
 
@@ -37,10 +43,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-macs", type=float, help="such as 40e6, for shorter evaluations")
+    parser.add_argument("--bare", type=int, help="evaluate so many subnets and print the seconds; what the rest starts")
     args = parser.parse_args()
+    if args.bare:
+        print(bare_seconds(args.run, args.bare, args.seed))
+        return
     limits = {} if args.max_macs is None else {"macs": args.max_macs}
     print(f"load {os.getloadavg()[0]:.1f}, {describe()}, Ray {version('ray')}; n {args.n_trials} trials, {args.run}")
     speed_ups: dict[int, list[float]] = {workers: [] for workers in args.workers[1:]}
+    ceilings: dict[int, list[float]] = {workers: [] for workers in args.workers[1:]}
     for repeat in range(args.repeats):
         seed = args.seed + repeat
         turns = args.workers if repeat % 2 == 0 else args.workers[::-1]  # what drifts meets all alike
@@ -48,10 +59,34 @@ def main() -> None:
         base = seconds[args.workers[0]]
         for workers in args.workers[1:]:
             speed_ups[workers].append(base / seconds[workers])
+            ceilings[workers].append(ceiling(args.run, workers, seed))
         print(f"seed {seed}: " + ", ".join(f"{w} workers {seconds[w]:.1f} s" for w in args.workers), flush=True)
     for workers, ratios in speed_ups.items():
         listed = ", ".join(f"{ratio:.2f}" for ratio in ratios)
         print(f"{workers} workers over {args.workers[0]}: {np.median(ratios):.2f} ({listed})")
+        listed = ", ".join(f"{ratio:.2f}" for ratio in ceilings[workers])
+        print(f"{workers} processes without a search over one: {np.median(ceilings[workers]):.2f} ({listed})")
+
+
+def ceiling(run: Path, processes: int, seed: int) -> float:
+    """How much more so many processes evaluate than one, each by itself."""
+    command = [sys.executable, __file__, str(run), "--bare", str(BARE), "--seed", str(seed)]
+    alone = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    together = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
+    seconds = [float(process.communicate()[0]) for process in together]
+    return processes * alone / float(np.mean(seconds))
+
+
+def bare_seconds(run: Path, n: int, seed: int) -> float:
+    """Seconds for `n` random subnets, after one that is not timed."""
+    opened = Run.open(run)
+    evaluator = evaluator_spec(opened)[0].build()
+    rng = np.random.default_rng(seed)
+    archs = [opened.space.sample(rng) for _ in range(n + 1)]
+    evaluator.evaluate(archs[:1])
+    start = time.perf_counter()
+    evaluator.evaluate(archs[1:])
+    return time.perf_counter() - start
 
 
 def timed(run: Path, num_workers: int, n_trials: int, seed: int, limits: dict[str, float]) -> float:
