@@ -1,6 +1,6 @@
 """Does every format compute what the subnet does, in every space? Random architectures, weights and statistics.
 
-    python benchmarks/export_matrix.py [--archs 20] [--spaces NAME ...] [--formats NAME ...] [--seed 0]
+    python benchmarks/export_matrix.py [--archs 20] [--spaces NAME ...] [--formats NAME ...] [--seed 0] [--jobs 2]
 
 Each architecture is written in each format and run by a process that has that format's runtime alone, as `nas export`
 does it, on noise: nothing is trained. Spaces for ImageNet get small images and few classes; their widths stay. Batch
@@ -12,9 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +26,7 @@ import torch
 from machine import describe
 from torch import nn
 
-from nas.export.certificate import CHECK_IMAGES, FormatCheck, check_format
+from nas.export.certificate import FormatCheck, check_format
 from nas.export.formats import FORMATS, Exportable, checked_formats
 from nas.export.isolated import Question
 from search_spaces import catalog
@@ -33,6 +37,7 @@ from supernet.evaluate import predict, recalibrate
 from supernet.standalone import initialised
 from supernet.subnet import Subnet, count_macs, count_params
 
+IMAGES = 64
 SMALL = {
     "resnet50": {"image_size": 64, "num_classes": 100},
     "mobilenet_v3": {"image_size": 64, "num_classes": 100},
@@ -46,19 +51,22 @@ def main() -> None:
     parser.add_argument("--spaces", nargs="+", default=list(catalog.SPACES))
     parser.add_argument("--formats", nargs="+", default=list(FORMATS))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, one thread each")
     args = parser.parse_args()
     formats = checked_formats(args.formats)
-    print(f"{describe()}\n{args.archs} architectures a space, seed {args.seed}, {CHECK_IMAGES} images of noise")
+    print(f"{describe()}\n{args.archs} architectures a space, seed {args.seed}, {IMAGES} images of noise")
     failures = []
-    for name in args.spaces:
-        space = catalog.get(name, **SMALL.get(name, {}))
-        started = time.monotonic()
-        rng = np.random.default_rng(args.seed)
-        archs = [space.sample(rng) for _ in range(args.archs)]
-        checks = [check(space, arch, formats, args.seed + number) for number, arch in enumerate(archs)]
-        for form in formats:
-            failures += report(name, form, [row[form] for row in checks])
-        print(f"{name}: {(time.monotonic() - started) / args.archs:.1f} s an architecture", flush=True)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.jobs, context, torch.set_num_threads, (1,)) as pool:
+        for name in args.spaces:
+            space = catalog.get(name, **SMALL.get(name, {}))
+            started = time.monotonic()
+            rng = np.random.default_rng(args.seed)
+            archs = [space.sample(rng) for _ in range(args.archs)]
+            checks = list(pool.map(check, repeat(space), archs, repeat(formats), range(args.archs)))
+            for form in formats:
+                failures += report(name, form, [row[form] for row in checks])
+            print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
     for failure in failures:
         print(f"FAILED {failure}")
     sys.exit(bool(failures))
@@ -80,16 +88,16 @@ def check(space: NetworkSpace, arch, formats: list[str], seed: int) -> dict[str,
             FORMATS[name].write(folder, model)
             size = data.image_size if FORMATS[name].resizes else lowered.resolution
             question = Question.write(folder / f"{size}.bin", data.test, size)
-            expected = predict(subnet, question.head(CHECK_IMAGES), data.mean, data.std)
+            expected = predict(subnet, question.head(IMAGES), data.mean, data.std)
             rows[name] = check_format(name, folder, question, expected, threads=1)
     return rows
 
 
 def noise(space: NetworkSpace, seed: int) -> ImageData:
     generator = torch.Generator().manual_seed(seed)
-    shape = (CHECK_IMAGES, space.in_channels, space.image_size, space.image_size)
+    shape = (IMAGES, space.in_channels, space.image_size, space.image_size)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    split = Split(images, torch.randint(0, space.num_classes, (CHECK_IMAGES,), generator=generator))
+    split = Split(images, torch.randint(0, space.num_classes, (IMAGES,), generator=generator))
     channels = space.in_channels
     mean, std = (tuple(torch.empty(channels).uniform_(0.2, 0.6, generator=generator).tolist()) for _ in range(2))
     classes = tuple(map(str, range(space.num_classes)))

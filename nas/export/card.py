@@ -13,7 +13,7 @@ from nas.trust_report import quoted_text
 from search_spaces.arch import Arch
 
 if TYPE_CHECKING:
-    from nas.export.certificate import Certificate
+    from nas.export.certificate import Certificate, FormatCheck
     from supernet.data import ImageData
 
 
@@ -50,8 +50,7 @@ def model_card(run: Run, arch: Arch, c: Certificate) -> str:
         "Input": f"{arch.resolution}x{arch.resolution} pixels; `preprocess` resizes images of another size (bicubic)",
         "MACs (multiply-adds for one image)": f"{c.macs:,}",
         "Parameters": f"{c.params:,}",
-        "Weights file": f"{model.bytes:,} bytes",
-        "Largest logit difference to the subnet that was scored": f"{model.delta} on {model.check_images} images",
+        **{f"`{check.file}`": _measured(check) for check in c.formats.values()},
         "Data set": run.data.name,
         "Search space": run.space.name,
         "Supernet (SHA-256 of its weights)": f"`{c.supernet[:16]}`",
@@ -81,6 +80,16 @@ logits = model(preprocess(images))  # uint8 [batch, {run.space.in_channels}, hei
 
 Architecture: `{json.dumps(c.key)[1:-1]}`
 """
+
+
+def _measured(check: FormatCheck) -> str:
+    if check.max_delta is None:
+        return f"{check.bytes:,} bytes; {check.error}"
+    return (
+        f"{check.bytes:,} bytes; {check.correct} of {check.total} images right; logits within {check.max_delta:.1e} of "
+        f"the scored subnet's on {check.check_images}; {check.latency_ms:.3g} ms for one image ({check.runtime}, "
+        f"{check.threads} thread{'s' * (check.threads != 1)})"
+    )
 
 
 def _graphs(run: Run, arch: Arch, c: Certificate) -> str:

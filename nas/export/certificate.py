@@ -24,7 +24,10 @@ CHECK_IMAGES = 256
 
 @dataclass(frozen=True)
 class Budget:
-    """A latency limit that a search held: at most `limit_ms` for one image, in a `runtime` (see `FORMATS`)."""
+    """A latency limit that a search held: at most `limit_ms` for one image on a CPU.
+
+    runtime: that of one of `FORMATS`. threads: of the CPU.
+    """
 
     name: str
     limit_ms: float
@@ -66,11 +69,6 @@ class FormatCheck:
     def accuracy(self) -> str:
         """`top1` in words."""
         return "none: it does not run" if self.top1 is None else f"{self.top1:.2%} ({self.correct} of {self.total})"
-
-    @property
-    def delta(self) -> str:
-        """`max_delta` in words."""
-        return "none" if self.max_delta is None else f"{self.max_delta:.1e}"
 
     def failure(self) -> str | None:
         """What does not hold, or None."""
@@ -170,7 +168,7 @@ class Certificate:
     def summary(self) -> dict[str, Any]:
         """Without the formats: the figures of `model.py` in their place, as readers of `config.json` know them."""
         model = self.model
-        own = {name: value for name, value in asdict(self).items() if name not in ("formats", "budgets")}
+        own = {name: value for name, value in asdict(self).items() if name not in ("formats", "budgets", "versions")}
         return own | {
             "max_delta": model.max_delta, "check_images": model.check_images, "top1": model.top1,
             "correct": model.correct, "total": model.total, "weights_bytes": model.bytes,
@@ -182,7 +180,8 @@ class Certificate:
             name: asdict(check) | {"top1": check.top1, "failure": check.failure()}
             for name, check in self.formats.items()
         }
-        return {"format": FORMAT} | self.summary() | {"formats": formats, "budgets": self.held()}
+        rest = {"formats": formats, "budgets": self.held(), "versions": self.versions}
+        return {"format": FORMAT} | self.summary() | rest
 
 
 def project_revision() -> str | None:

@@ -54,7 +54,8 @@ ONNX = Format(
     runtime="onnxruntime",
     refused=("onnx", "onnxscript", "safetensors", "torch", "torchvision"),
     atol=1e-5,
-    # it folds batch norms into the weights and has convolutions of its own: every logit is rounded along another path
+    # it folds batch norms into the weights and has convolutions of its own, so that it rounds along another path:
+    # trained networks of 20 layers come to 2e-7 of the largest logit, random ones of 60 layers to 1e-5
     rtol=1e-4,
     needs=("onnx", "onnxscript", "onnxruntime"),
     extra="onnx",
