@@ -5,7 +5,7 @@
 
 For each space and runtime: a profile with the settings of `nas profile`, and after it other subnets, drawn at random,
 measured in the same way. Prints for both the sum over blocks and the corrected model Spearman's rank correlation (0.98
-or more is the aim), the median error (6 % or less) and the 90th percentile, and how well the machine agrees with itself,
+or more is the aim), the median error (6 % or less) and the 90th percentile, and how the machine agrees with itself,
 the same subnets measured twice. -o: keeps the profiles there.
 """
 

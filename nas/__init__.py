@@ -2,7 +2,7 @@
 
 The public functions, imported when first used so that `import nas` stays light:
 `train`, `search`, `search_run`, `resume_run`, `open_study`, `query_run`, `load_study`, `finetune_run`, `trust_run`,
-`export_subnet`.
+`export_subnet`, `export_front`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ _PUBLIC = {
     "Run": "nas.run",
     "Study": "nas.study",
     "Trial": "nas.trial",
+    "export_front": "nas.export.front",
     "export_subnet": "nas.export",
     "finetune_run": "nas.finetune",
     "load_study": "nas.study",

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nas.cli_export import export
 from nas.cli_finetune import finetune
 from nas.cli_jobs import jobs, launch_command, logs, stop
 from nas.cli_profile import profile
@@ -173,36 +174,7 @@ for command in (jobs, logs, stop, resume, studies, pareto, query, compare):
     app.command()(command)
 
 
-@app.command()
-def export(
-    run: RunFolder,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.")],
-    trial: Annotated[int | None, typer.Option(help="Number of a trial of the study.")] = None,
-    best: Annotated[bool, typer.Option("--best", help="The best feasible trial by the first objective.")] = False,
-    arch: Annotated[str | None, typer.Option(help="An architecture as JSON, as in `nas pareto --json`.")] = None,
-    finetuned: Annotated[bool, typer.Option("--finetuned", help="With the weights that `nas finetune` kept.")] = False,
-    study_name: StudyName = "default",
-    force: Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Export a subnet as a standalone model, check it, and score the test set once."""
-    from dataclasses import asdict
-
-    from nas.run import Run
-    from nas.searching import pick_arch
-
-    opened = Run.open(run)
-    chosen = pick_arch(opened, study_name, trial=trial, best=best, arch=arch)
-    from nas.export import export_subnet
-
-    certificate = export_subnet(opened, chosen, out, force=force, finetuned=study_name if finetuned else None)
-    if as_json:
-        _print_json(asdict(certificate) | {"out": str(out)})
-    else:
-        from nas import tables
-
-        tables.print_certificate(certificate)
-        _next(f"read {out / 'README.md'}, or: cd {_quoted(out)} && python -c 'from model import load; print(load())'")
+app.command()(export)
 
 
 @app.command()

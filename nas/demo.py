@@ -33,6 +33,7 @@ def run_demo(out: Path, console: Console, should_stop: Callable[[], bool]) -> No
     import torch
 
     from nas.export import export_subnet
+    from nas.export.table import print_certificate
     from nas.searching import search_run
     from nas.training import train
 
@@ -65,18 +66,16 @@ def run_demo(out: Path, console: Console, should_stop: Callable[[], bool]) -> No
     save_front(study, out / "front.png", f"digits: {len(study.trials)} subnets of one supernet")
 
     certificate = export_subnet(run, study.best.arch, out / "model")  # type: ignore[arg-type]
-    tables.print_certificate(certificate)
+    print_certificate(certificate)
 
     say("4/4  running it in a process that cannot import this project")
     correct, total = standalone_correct(out / "model")
     tables.console.print(
-        f"standalone test top-1: {correct / total:.2%} ({correct} of {total}); reported: {certificate.top1:.2%}",
+        f"standalone test top-1: {correct / total:.2%} ({correct} of {total}); reported: {certificate.model.accuracy}",
         highlight=False,
     )
-    if (correct, total) != (certificate.correct, certificate.total):
-        raise DemoError(
-            f"{correct} of {total} correct standalone, {certificate.correct} of {certificate.total} reported"
-        )
+    if (correct, total) != (certificate.model.correct, certificate.model.total):
+        raise DemoError(f"{correct} of {total} correct standalone, {certificate.model.accuracy} reported")
     tables.console.print(
         f"pictures: {out / 'front.png'} {out / 'training.png'}; model: {out / 'model'}", soft_wrap=True
     )

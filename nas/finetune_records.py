@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.run import Run, RunError
+from supernet.header import CheckpointError, read_state
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,11 +95,13 @@ def best(candidates: list[Candidate]) -> Candidate:
 class Records:
     """The candidates of one study's trials on one basis; those on another, as after more training, are left out.
 
+    whole: read the weights' files to their end, so that a damaged one counts as none; else their heads, without torch.
     Raises RunError for a study name that is no plain file name.
     """
 
-    def __init__(self, run: Run, study_name: str, basis: Mapping[str, str]) -> None:
+    def __init__(self, run: Run, study_name: str, basis: Mapping[str, str], *, whole: bool = True) -> None:
         run.study(study_name)
+        self._whole = whole
         self.folder, self.basis = run.path / "finetune" / study_name, dict(basis)
         self._lines = self.folder / "samples.jsonl"
         self.others = 0  # lines on another basis
@@ -160,11 +163,14 @@ class Records:
 
     def _kept_in(self, file: Path) -> Candidate | None:
         """What a file of weights holds, where that is on this basis."""
-        from supernet import checkpoint
-
         try:
-            _, state = checkpoint.load(file)
-        except checkpoint.CheckpointError as error:
+            if self._whole:
+                from supernet import checkpoint
+
+                _, state = checkpoint.load(file)
+            else:
+                state = read_state(file)
+        except CheckpointError as error:
             log.warning("%s: it is made again", error)
             return None
         return self._candidate(state)

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nas.finetune_records import Records, basis_of, best
+from nas.finetune_records import Candidate, Records, basis_of, best
 from nas.run import Run, RunError
 from search_spaces.arch import Arch
 
@@ -61,15 +61,27 @@ def load_finetuned(
     or they were changed.
     """
     records = Records(run, study_name, basis_of(run, state))
+    trial, found = _candidates(records, run, study_name, arch)
+    kept = best(found)
+    entry = {
+        "study": study_name, "trial": trial, "kept": "inherited" if kept.sample is None else "finetuned",
+        "inherited_top1": found[0].top1, "top1": kept.top1, "lr": kept.lr, "weight_decay": kept.weight_decay,
+        "epochs": kept.reached, "samples": len(found) - 1, "weights_sha256": kept.weights,
+    }  # fmt: skip
+    return records.weights(trial), entry
+
+
+def require_finetuned(run: Run, study_name: str, arch: Arch) -> None:
+    """Raises what `load_finetuned` raises where there are no weights, in a moment: it reads none, nor imports torch."""
+    records = Records(run, study_name, basis_of(run, run.checkpoint_state()), whole=False)
+    _candidates(records, run, study_name, arch)
+
+
+def _candidates(records: Records, run: Run, study_name: str, arch: Arch) -> tuple[int, list[Candidate]]:
+    """The trial as which an architecture was fine-tuned, and what was tried for it, the inherited weights first."""
     for trial in records.trials():
         if len(found := records.of(trial, arch.key)) > 1:  # the first is what it began with
-            kept = best(found)
-            entry = {
-                "study": study_name, "trial": trial, "kept": "inherited" if kept.sample is None else "finetuned",
-                "inherited_top1": found[0].top1, "top1": kept.top1, "lr": kept.lr, "weight_decay": kept.weight_decay,
-                "epochs": kept.reached, "samples": len(found) - 1, "weights_sha256": kept.weights,
-            }  # fmt: skip
-            return records.weights(trial), entry
+            return trial, found
     name = "" if study_name == "default" else f" --study-name {study_name}"
     command = f"nas finetune {shlex.quote(str(run))}{name} --trials N"
     if records.others and not records.trials():

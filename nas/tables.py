@@ -11,15 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from nas.compare import INTERVAL
-from nas.finetune_report import described
 from nas.front_latency import over_budget
 from nas.quantities import LATENCY, show_limit, show_metric, show_quantity
-from nas.trust_report import quoted_text
 from search_spaces.limits import Limit
 
 if TYPE_CHECKING:
     from nas.compare import Comparison, Spread
-    from nas.export import Certificate
     from nas.profiles import Profile
     from nas.querying import Answer
     from nas.study import Study
@@ -249,21 +246,6 @@ def print_finetuning(report: Mapping[str, Any]) -> None:
     )
     if kept := [str(row["trial"]) for row in report["trials"] if row["kept"] == "inherited" and row["n_samples"]]:
         console.print(f"fine-tuning did not improve, and the inherited weights are kept: {', '.join(kept)}")
-
-
-def print_certificate(c: Certificate) -> None:
-    """What export measured on the files it wrote."""
-    table = _table("check", "result")
-    table.add_row("test top-1", f"{c.top1:.2%} ({c.correct} of {c.total})")
-    table.add_row("search-validation top-1", f"{c.validation_top1:.2%}")
-    table.add_row("MACs: planned = counted", f"{c.macs:,} = {c.counted_macs:,}")
-    table.add_row("parameters: planned = counted", f"{c.params:,} = {c.counted_params:,}")
-    table.add_row("largest |Δ logit|, run standalone", f"{c.max_delta:.1e} on {c.check_images} images")
-    table.add_row("weights file", f"{show_quantity(c.weights_bytes)} bytes")
-    table.add_row("trust in the supernet's ranking", quoted_text(c.trust))
-    if c.finetuned:
-        table.add_row("fine-tuning", described(c.finetuned))
-    console.print(table)
 
 
 def _table(*columns: str) -> Table:

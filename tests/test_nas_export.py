@@ -11,26 +11,15 @@ import numpy as np
 import pytest
 import torch
 from spaces import NETWORKS
-from supernets import randomised
+from supernets import as_scored, random_data, randomised
 
-import nas.export as exporting
-from nas.export import ExportError, export_subnet
+from nas.export import FORMATS, ExportError, export_subnet, exporter
+from nas.export.formats import Exportable
 from nas.export.isolated import StandaloneError, predict_isolated
-from nas.run import DataOptions, Run, RunError
+from nas.run import Run, RunError
+from nas.training import load_trained
 from search_spaces import catalog
-from supernet.data import ImageData, Split
-from supernet.evaluate import predict, recalibrate
-from supernet.recipe import TrainConfig
-
-
-def random_data(space):
-    generator = torch.Generator().manual_seed(0)
-    shape = (40, space.in_channels, space.image_size, space.image_size)
-    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    split = Split(images, torch.arange(40) % space.num_classes)
-    classes = tuple(map(str, range(space.num_classes)))
-    mean, std = (0.4,) * space.in_channels, (0.3,) * space.in_channels
-    return ImageData(split, split, split, split, mean, std, classes, False, 0)
+from supernet.evaluate import count_correct, predict, recalibrate
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -40,32 +29,18 @@ def test_the_files_alone_compute_what_the_subnet_does(name, tmp_path):
     arch = dataclasses.replace(space.sample(np.random.default_rng(1)), resolution=space.resolution_choices[0])
     subnet = supernet.export(arch)
     recalibrate(subnet, data.calibration.images, data.mean, data.std)
-    exporting.write_model(tmp_path, subnet.plan, arch.key, subnet, data)
+    FORMATS["safetensors"].write(tmp_path, Exportable(subnet, arch.key, data))
     standalone = predict_isolated(tmp_path, data.test.images)
     expected = predict(subnet, data.test.images, data.mean, data.std)
     torch.testing.assert_close(standalone, expected, rtol=0, atol=1e-5)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["model.py", "model.safetensors"]
 
 
-def test_a_network_of_a_lower_resolution_says_so_and_takes_images_of_any_size(tmp_path, monkeypatch):
-    space = NETWORKS["every_block_strided_and_pooled"]
-    data, supernet = random_data(space), randomised(space)
-    run = Run.create(tmp_path / "run", space, DataOptions("digits"), TrainConfig(), list(data.classes))
-    monkeypatch.setattr(exporting, "load_trained", lambda run: (supernet, {"weights_hash": "0" * 64}, data))
-    arch = space.smallest()
-    assert (arch.resolution, data.image_size) == (11, 16)
-    certificate = export_subnet(run, arch, tmp_path / "model")
-    assert certificate.macs == certificate.counted_macs
-    config = json.loads((tmp_path / "model" / "config.json").read_text())
-    assert config["pretrained_cfg"]["input_size"] == [2, 11, 11]
-    assert "| Input | 11x11 pixels" in (tmp_path / "model" / "README.md").read_text()
-    source = (tmp_path / "model" / "model.py").read_text()
-    assert all(f"class {name}(" in source for name in ("Stem", "BasicBlock", "BottleneckBlock", "MBConvBlock", "Head"))
-
-
 def test_a_model_that_needs_this_project_is_found_out(tmp_path):
     (tmp_path / "model.py").write_text("import supernet.subnet\n")
-    with pytest.raises(StandaloneError, match="supernet is out of reach: an exported model stands alone"):
+    with pytest.raises(
+        StandaloneError, match="does not run on its own: ModuleNotFoundError: No module named 'supernet'"
+    ):
         predict_isolated(tmp_path, torch.zeros(1, 1, 8, 8, dtype=torch.uint8))
 
 
@@ -78,24 +53,29 @@ def test_an_exported_folder_is_complete_and_its_figures_agree(run, tmp_path):
     arch = run.space.smallest()
     certificate = export_subnet(run, arch, tmp_path / "model")
     names = sorted(f.name for f in (tmp_path / "model").iterdir())
-    assert names == ["README.md", "config.json", "model.py", "model.safetensors"]
-    assert certificate.max_delta <= 1e-5
+    assert names == ["README.md", "certificate.json", "config.json", "model.py", "model.safetensors"]
     assert (certificate.macs, certificate.params) == (certificate.counted_macs, certificate.counted_params)
-    assert certificate.correct == round(certificate.top1 * certificate.total)
+    data = load_trained(run)[2]
+    subnet = as_scored(run, arch)
+    assert certificate.model.correct == count_correct(subnet, data.test, data.mean, data.std)
+    assert certificate.model.total == len(data.test)
 
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     assert run.space.arch_from_dict(config["arch"]) == arch
     assert config["pretrained_cfg"]["input_size"] == [1, 8, 8]
     assert config["label_names"] == [str(i) for i in range(10)]
-    assert config["certificate"]["correct"] == certificate.correct
+    assert config["certificate"] == certificate.summary()
+    assert json.loads((tmp_path / "model" / "certificate.json").read_text()) == certificate.to_dict()
     card = (tmp_path / "model" / "README.md").read_text()
-    assert f"({certificate.correct} of {certificate.total} images)" in card
+    assert certificate.model.accuracy in card
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
 def test_a_failed_check_keeps_the_files_under_a_name_that_says_so(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(exporting, "MAX_DELTA", -1.0)
-    with pytest.raises(ExportError, match=r"logits differ by .*; the files are in .*model\.failed"):
+    monkeypatch.setitem(FORMATS, "safetensors", dataclasses.replace(FORMATS["safetensors"], atol=-1.0))
+    with pytest.raises(
+        ExportError, match=r"logits of model.safetensors differ by .*; the files are in .*model\.failed"
+    ):
         export_subnet(run, run.space.smallest(), tmp_path / "model")
     assert [p.name for p in tmp_path.iterdir()] == ["model.failed"]
     assert (tmp_path / "model.failed" / "model.safetensors").exists()
@@ -105,7 +85,7 @@ def test_an_error_half_way_leaves_nothing_behind(run, tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(exporting, "write_json", full)
+    monkeypatch.setattr(exporter, "write_json", full)
     with pytest.raises(OSError, match="No space left"):
         export_subnet(run, run.space.smallest(), tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
