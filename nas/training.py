@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.run import DataOptions, Run, RunError, require_new, writing
-from nas.spaces import GivenSpace, NamedSpace, SpaceSource, resolve
+from nas.spaces import Source, SpaceSource, resolve
 from supernet.recipe import TrainConfig
 
 if TYPE_CHECKING:
@@ -48,8 +48,9 @@ def train(
 ) -> Run:
     """Trains the supernet of `space` on `data` into the folder, or URL, `out`; returns the finished run.
 
-    space: a name in the catalog, the path of a YAML file, or a `NetworkSpace`. data: such as "cifar10:DIR", see
-    `supernet.datasets`. recipe: fields of `supernet.recipe.TrainConfig`.
+    space: a name in the catalog, the path of a YAML file, a function such as "my.py:make" (`nas.spaces`), or a
+    `NetworkSpace`. data: such as "cifar10:DIR", or a function likewise, see `supernet.datasets`. recipe: fields of
+    `supernet.recipe.TrainConfig`.
     resume: continue the run in `out`; whatever else is given must then be what it was started with.
     on_start: called once with the step reached so far and the number of steps. on_record: every metric record.
     should_stop: polled after every step; True ends the call with `Interrupted`, after a checkpoint.
@@ -158,7 +159,7 @@ def _check_new(
     image_size: int | None,
     skip_corrupt: bool,
     recipe: Mapping[str, Any],
-) -> tuple[NamedSpace | GivenSpace, DataOptions, TrainConfig]:
+) -> tuple[Source, DataOptions, TrainConfig]:
     """The settings of a new run, checked as far as that is cheap."""
     if space is None or data is None:
         raise ValueError("a new run needs a space and a data set: --space and --data")
@@ -170,7 +171,7 @@ def _check_new(
 
 
 def _new_trainer(
-    source: NamedSpace | GivenSpace,
+    source: Source,
     options: DataOptions,
     config: TrainConfig,
     device: str,
@@ -178,10 +179,14 @@ def _new_trainer(
     ranks: Ranks,
 ) -> Trainer:
     """Everything else that settings can make fail, before the run folder is made."""
+    from supernet import balance
     from supernet.train import resolve_device
 
     resolve_device(device)
     images = _prepare(options, config.seed, download)
+    log.info("%s: %s", options.spec, balance.summary(images))
+    for concern in balance.concerns(images):
+        log.warning(concern)
     network = source.build(images.in_channels, images.image_size, images.num_classes)
     return _trainer(network, images, config, device, ranks)
 
