@@ -88,6 +88,10 @@ def train(
     skip_corrupt: Annotated[
         bool | None, typer.Option("--skip-corrupt", help="Leave out unreadable images and count them.")
     ] = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(help="Folder of an exported model of the same space: its weights are where training starts."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
     num_workers: Annotated[
         int | None, typer.Option(min=1, help="Train on this many Ray workers.", show_default="in this process")
@@ -113,7 +117,8 @@ def train(
     with stop_requests(say_stopping) as should_stop, TrainingProgress(console, folder / "tensorboard") as progress:
         run = _training(num_workers, address)(
             space, data, out, resume=resume, device=device, image_size=image_size, skip_corrupt=skip_corrupt,
-            download=download, on_start=progress.start, on_record=progress.record, should_stop=should_stop, **settings,
+            download=download, init_from=init_from, on_start=progress.start, on_record=progress.record,
+            should_stop=should_stop, **settings,
         )  # fmt: skip
     if not is_main_process():  # of the ranks that torchrun started, one is enough to show the result
         return

@@ -83,9 +83,18 @@ class Run:
 
     @classmethod
     def create(
-        cls, path: str | Path, space: NetworkSpace, data: DataOptions, recipe: TrainConfig, classes: list[str]
+        cls,
+        path: str | Path,
+        space: NetworkSpace,
+        data: DataOptions,
+        recipe: TrainConfig,
+        classes: list[str],
+        init_from: dict[str, Any] | None = None,
     ) -> Run:
-        """Makes the folder and writes `run.json`. Raises RunError when the folder holds anything already."""
+        """Makes the folder and writes `run.json`. Raises RunError when the folder holds anything already.
+
+        init_from: what `supernet.initial.initialise` says of the model that the weights start from.
+        """
         require_new(path)
         run = cls._at(path)
         run.path.mkdir(parents=True, exist_ok=True)
@@ -95,6 +104,7 @@ class Run:
             "data": asdict(data),
             "classes": classes,
             "recipe": asdict(recipe),
+            "init_from": init_from,
             "versions": versions(),
         }
         with run.publishing():
@@ -177,6 +187,11 @@ class Run:
     def recipe(self) -> TrainConfig:
         """How the supernet is trained."""
         return TrainConfig(**self.description["recipe"])
+
+    @property
+    def init_from(self) -> dict[str, Any] | None:
+        """What `supernet.initial.initialise` says of the model that the weights started from; None without one."""
+        return self.description.get("init_from")
 
     @property
     def checkpoint(self) -> Path:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 
+from nas.export import export_subnet
 from nas.run import DataOptions, Run
 from nas.searching import search_run
+from nas.training import Interrupted, load_trained, train
 
 DATA = """
 import os
@@ -125,3 +129,82 @@ def test_places_in_a_data_spec_are_made_absolute(spec, absolute, name, place, tm
     assert options.name == name
     assert options.place is None if place is None else str(options.place) == place.replace("HERE", str(tmp_path))
     assert DataOptions(options.spec) == options
+
+
+@pytest.fixture(scope="module")
+def exported(trained_run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    export_subnet(trained_run, Run.open(trained_run).space.largest(), folder)
+    return folder
+
+
+@pytest.fixture
+def model(exported, tmp_path, monkeypatch):
+    """An exported model of the digits space, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return shutil.copytree(exported, tmp_path / "model")
+
+
+START = ["--space", "digits", "--epochs", 1, "--batch-size", 64, "--init-from", "model"]
+
+
+def test_a_training_that_starts_from_a_model_records_it_and_resumes_bit_for_bit(nas, model, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    code, _, err = nas("train", *START, "--data", "digits", "-o", whole)
+    assert code == 0, err
+    start = json.loads((whole / "run.json").read_text())["init_from"]
+    assert (start["folder"], start["classifier"]) == (str(model), "kept")
+    assert start["arch"] == json.loads((model / "config.json").read_text())["arch"]
+    stopped = iter([False] * 3 + [True] * 99)
+    with pytest.raises(Interrupted):
+        train("digits", "digits", parts, init_from="model", epochs=1, batch_size=64, should_stop=lambda: next(stopped))
+    shutil.rmtree(model)  # from here on, the checkpoint is all that is needed
+    assert nas("train", "-o", parts, "--resume")[0] == 0
+    weights = [load_trained(Run.open(run))[1]["weights_hash"] for run in (whole, parts)]
+    assert weights[0] == weights[1]
+    code, _, err = nas("train", "-o", parts, "--resume", "--init-from", "other")
+    assert code == 2
+    assert f"init_from was {str(model)!r} and is now {str(tmp_path / 'other')!r}" in err
+
+
+def test_a_run_without_a_checkpoint_starts_again_from_the_very_same_model(nas, model, trained_run):
+    """As a training does that was killed before its first checkpoint, and as Ray workers do."""
+    assert nas("train", *START, "--data", "digits", "-o", "run_once")[0] == 0
+    expected = load_trained(Run.open("run_once"))[1]["weights_hash"]
+    for file in Path("run_once").glob("*.safetensors*"):
+        file.unlink()
+    assert nas("train", "-o", "run_once", "--resume")[0] == 0
+    assert load_trained(Run.open("run_once"))[1]["weights_hash"] == expected
+    for file in Path("run_once").glob("*.safetensors*"):
+        file.unlink()
+    shutil.rmtree(model)
+    export_subnet(trained_run, Run.open(trained_run).space.smallest(), model)
+    code, _, err = nas("train", "-o", "run_once", "--resume")
+    assert code == 2
+    assert f"the model in {model} is no longer the one that the run was to start from" in err
+
+
+def test_a_model_trained_on_other_classes_gives_its_body(nas, model, tmp_path):
+    write(tmp_path)
+    assert nas("train", *START, "--data", "data.py:make", "-o", "other")[0] == 0
+    assert Run.open("other").init_from["classifier"] == "redrawn"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--init-from", "nowhere"], "nowhere is no exported model ("),
+        (["--init-from", "."], "is no exported model ("),
+        (
+            ["--init-from", "model", "--space", "resnet_cifar"],
+            "model is a model of another space: num_pools is 1 in the model and 2",
+        ),
+        (["--init-from", "model", "--data", "data.py:make"], "of another space: in_channels is 1 in the model and 3"),
+    ],
+)
+def test_a_start_that_cannot_be_is_refused_before_the_run_is_made(nas, model, tmp_path, arguments, message):
+    write(tmp_path, channels=3)
+    code, _, err = nas("train", "--space", "digits", "--data", "digits", "-o", "new", *arguments)
+    assert code == 2
+    assert message in err
+    assert not Path("new").exists()
