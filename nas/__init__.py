@@ -2,7 +2,7 @@
 
 The public functions, imported when first used so that `import nas` stays light:
 `train`, `search`, `search_run`, `resume_run`, `open_study`, `query_run`, `load_study`, `finetune_run`, `trust_run`,
-`export_subnet`.
+`export_subnet`, `load`, `push`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ _PUBLIC = {
     "Trial": "nas.trial",
     "export_subnet": "nas.export",
     "finetune_run": "nas.finetune",
+    "load": "nas.loading",
     "load_study": "nas.study",
     "open_study": "nas.searching",
+    "push": "nas.pushing",
     "query_run": "nas.querying",
     "resume_run": "nas.resuming",
     "search": "nas.study",

@@ -15,6 +15,7 @@ import typer
 
 from nas.cli_finetune import finetune
 from nas.cli_jobs import jobs, launch_command, logs, stop
+from nas.cli_push import push
 from nas.cli_read import (
     Json,
     MaxMacs,
@@ -138,7 +139,7 @@ def _search_settings(
 
 
 app.command("launch")(launch_command(search, _search_settings))
-for command in (jobs, logs, stop, resume, studies, pareto, query, compare):
+for command in (jobs, logs, stop, resume, studies, pareto, query, compare, push):
     app.command()(command)
 
 

@@ -45,6 +45,8 @@ def read_exported(folder: Path) -> Exported:
         raise ExportedError(f"{folder} is no exported model ({error})") from None
     except KeyError as error:
         raise ExportedError(f"{folder / 'config.json'} is not that of an exported model: it lacks {error}") from None
-    except (TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    except RuntimeError as error:
+        raise ExportedError(f"{folder / 'model.safetensors'} has not the weights of its config.json") from error
+    except (TypeError, ValueError, SafetensorError) as error:
         raise ExportedError(f"{folder} is not an exported model that this version can read: {error}") from None
     return Exported(space, arch, subnet, config)

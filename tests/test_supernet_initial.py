@@ -119,6 +119,9 @@ def test_what_is_no_exported_model_is_named(tmp_path):
         initialise(supernet, tmp_path / "nowhere", ())
     exported(tmp_path, NETWORKS["digits"], NETWORKS["digits"].smallest())
     weights = tmp_path / "model.safetensors"
+    save_file({"stem.conv.weight": torch.zeros(1)}, weights)
+    with pytest.raises(ExportedError, match=r"model.safetensors has not the weights of its config.json"):
+        initialise(supernet, tmp_path, ())
     weights.write_bytes(weights.read_bytes()[:-8])
     with pytest.raises(ExportedError, match="is not an exported model that this version can read"):
         initialise(supernet, tmp_path, ())
