@@ -49,10 +49,7 @@ def read_space(path: Path) -> tuple[Mapping[str, Any], SpaceFile]:
     try:
         loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
         root = loader.get_single_node()
-        if root is None:
-            raise ValueError(f"{path} is empty; valid: the fields of a space, such as name and stages")
-        _check_once(path, root)
-        fields = loader.construct_document(root)
+        fields: Any = None if root is None else loader.construct_document(root)
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read the space {path}: {error}") from None
     except RecursionError:
@@ -60,8 +57,11 @@ def read_space(path: Path) -> tuple[Mapping[str, Any], SpaceFile]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise ValueError(f"{path}{f':{mark.line + 1}' if mark else ''}: not YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # no date, for one
         raise ValueError(f"{path}: not YAML: {error}") from None
+    if root is None:
+        raise ValueError(f"{path} is empty; valid: the fields of a space, such as name and stages")
+    _check_once(path, root)
     file = SpaceFile(path, root)
     try:
         sized = isinstance(fields, Mapping) and not fields.get("resolutions")

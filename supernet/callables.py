@@ -54,7 +54,7 @@ def call(spec: str, function: Callable[..., Any], **arguments: Any) -> Any:
     """What `function`, named by `spec`, returns. Raises FunctionError naming its line when it raises anything."""
     try:
         return function(**arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         code = getattr(function, "__code__", None)
         raise FunctionError(f"{spec} failed: {_described(error, code.co_filename if code else None)}") from error
 
@@ -84,14 +84,14 @@ def _run(spec: str, place: str) -> ModuleType:
         sys.path.append(folder)  # last: nothing there takes the place of what is installed
     try:
         return run_file(Path(place)) if is_file else importlib.import_module(place)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script ends by sys.exit()
         if isinstance(error, ModuleNotFoundError) and error.name and f"{place}.".startswith(f"{error.name}."):
             advice = "start where it can be imported, name its file instead, or set PYTHONPATH"
             raise FunctionError(f"there is no module {place!r} in {folder} or installed: {advice}") from None
         raise FunctionError(f"{place} cannot be imported: {_described(error, place)}") from error
 
 
-def _described(error: Exception, file: str | None) -> str:
+def _described(error: BaseException, file: str | None) -> str:
     """Kind, text and place of an error: the innermost line of `file` where there is one."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     places = [f" ({f.filename}:{f.lineno})" for f in [f for f in frames if f.filename == file] or frames]

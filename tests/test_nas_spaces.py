@@ -90,6 +90,7 @@ stages:
         (("kernels: [3, 5]", "kernels: [3, 5"), "mine.yaml:9: not YAML: expected ',' or ']'"),
         (("name: mine", "name: !!python/name:os.system"), "mine.yaml:1: not YAML: could not determine a constructor"),
         (("name: mine", "name: &a [*a]"), "mine.yaml:1: name is [[...]]; valid: a text"),
+        (("num_pools: 1", "num_pools: 2020-13-45"), "mine.yaml: not YAML: month must be in 1..12"),
         (("stages:", "2: 3\nstages:"), "mine.yaml:3: 2 is no field of a space"),
     ],
 )

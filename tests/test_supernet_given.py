@@ -101,6 +101,7 @@ def test_what_is_returned_wrongly_is_named(returned, message, tmp_path):
         ("mine:make", "unknown data set 'mine'; give one of digits, .*FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION"),
         ("DIR/broken.py:make", r"broken.py cannot be imported: SyntaxError: .*broken.py, line 1"),
         ("DIR/raises.py:make", r"raises.py cannot be imported: KeyError: 'x' \(.*raises.py:2\)"),
+        ("DIR/script.py:make", r"script.py cannot be imported: SystemExit: 0 \(.*script.py:2\)"),
         ("DIR/needs.py:make", r"needs.py cannot be imported: ModuleNotFoundError: .*'pandas_of_mine' \(.*needs.py:1\)"),
     ],
 )
@@ -108,6 +109,7 @@ def test_a_function_that_is_not_there_or_cannot_be_imported_is_named(spec, messa
     write(tmp_path)
     (tmp_path / "broken.py").write_text("def make(:\n")
     (tmp_path / "raises.py").write_text("\n{}['x']\n")
+    (tmp_path / "script.py").write_text("import sys\nsys.exit(0)\n")
     (tmp_path / "needs.py").write_text("import pandas_of_mine\n")
     with pytest.raises(DataError, match=message):
         load(spec.replace("DIR", str(tmp_path)))
