@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,7 @@ def push(
 
     pushed = push_model(folder, to)
     if as_json:
-        print_json(pushed.to_dict())
+        print_json(asdict(pushed))
     else:
         print(f"{len(pushed.files)} files are at {pushed.url}: {', '.join(pushed.files)}")
         next_step(f"hf download {quoted(pushed.repo)} --local-dir {quoted(folder.resolve().name)}")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from nas.loading import require_model
 
@@ -28,10 +27,6 @@ class Pushed:
     commit: str
     files: list[str]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return asdict(self)
-
 
 def push(folder: str | Path, to: str) -> Pushed:
     """Uploads an exported folder to the Hub's model repository `to`, which is made where there is none.
@@ -46,10 +41,24 @@ def push(folder: str | Path, to: str) -> Pushed:
     _require_sound(folder)
     try:
         from huggingface_hub import CommitOperationAdd, HfApi
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalTokenNotFoundError
-        from huggingface_hub.utils import validate_repo_id
+        from huggingface_hub.errors import HTTPError
     except ImportError:
         raise PushError("pushing needs huggingface_hub: pip install 'nas-service[hub]'") from None
+    _check_name(to)
+    api, files = HfApi(), _files(folder)
+    try:
+        url = api.create_repo(to, exist_ok=True)
+        added = [CommitOperationAdd(name, folder / name) for name in files]
+        done = api.create_commit(url.repo_id, added, commit_message=f"Upload {folder.name}")
+    except HTTPError as error:
+        raise HubError(_explained(error, to, api.endpoint)) from error
+    return Pushed(url.repo_id, str(url), done.oid, files)
+
+
+def _check_name(to: str) -> None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
     try:
         validate_repo_id(to)
     except HFValidationError as error:
@@ -57,26 +66,17 @@ def push(folder: str | Path, to: str) -> Pushed:
     if "/" not in to:
         raise PushError(f"{to!r} is no name of a repository; valid: ORG/NAME, such as me/{to}")
 
-    api = HfApi()
-    files = _files(folder)
-    try:
-        url = api.create_repo(to, exist_ok=True)
-        done = api.create_commit(
-            url.repo_id,
-            [CommitOperationAdd(name, folder / name) for name in files],
-            commit_message=f"Upload {folder.name}",
+
+def _explained(error: Exception, to: str, endpoint: str) -> str:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if not isinstance(error, HfHubHTTPError):
+        return f"the Hub at {endpoint} cannot be reached: {error}"
+    if error.response.status_code in (401, 403):
+        return (
+            f"the Hub refused {to}: {error}; log in with `hf auth login`, or set HF_TOKEN, as one who may write there"
         )
-    except LocalTokenNotFoundError:
-        raise HubError("the Hub does not know you: log in with `hf auth login`, or set HF_TOKEN") from None
-    except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else None
-        advice = (
-            "; log in with `hf auth login`, or set HF_TOKEN, as one who may write there" if status in (401, 403) else ""
-        )
-        raise HubError(f"the Hub refused {to}: {error}{advice}") from error
-    except HTTPError as error:
-        raise HubError(f"the Hub at {api.endpoint} cannot be reached: {error}") from error
-    return Pushed(url.repo_id, str(url), done.oid, files)
+    return f"the Hub refused {to}: {error}"
 
 
 def _require_sound(folder: Path) -> None:
