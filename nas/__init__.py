@@ -2,7 +2,7 @@
 
 The public functions, imported when first used so that `import nas` stays light:
 `train`, `search`, `search_run`, `resume_run`, `open_study`, `query_run`, `load_study`, `finetune_run`, `trust_run`,
-`export_subnet`, `export_front`.
+`export_subnet`, `export_front`, `load`, `push`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ _PUBLIC = {
     "export_front": "nas.export.front",
     "export_subnet": "nas.export",
     "finetune_run": "nas.finetune",
+    "load": "nas.loading",
     "load_study": "nas.study",
     "open_study": "nas.searching",
+    "push": "nas.pushing",
     "query_run": "nas.querying",
     "resume_run": "nas.resuming",
     "search": "nas.study",

@@ -17,6 +17,7 @@ from nas.cli_export import export
 from nas.cli_finetune import finetune
 from nas.cli_jobs import jobs, launch_command, logs, stop
 from nas.cli_profile import profile
+from nas.cli_push import push
 from nas.cli_read import (
     Json,
     MaxLatency,
@@ -170,7 +171,7 @@ def _search_settings(
 
 
 app.command("launch")(launch_command(search, _search_settings))
-for command in (jobs, logs, stop, resume, studies, pareto, query, compare):
+for command in (jobs, logs, stop, resume, studies, pareto, query, compare, push):
     app.command()(command)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from functools import partial
@@ -19,10 +20,15 @@ _PARTS = "Part of the recipe"
 
 def train(
     out: Annotated[str, typer.Option("-o", "--out", help="Run folder, or URL, to make, or to continue with --resume.")],
-    space: Annotated[str | None, typer.Option(help="Name of a space (`nas spaces`), or a .yaml file.")] = None,
+    space: Annotated[
+        str | None, typer.Option(help="Name of a space (`nas spaces`), a .yaml file, or FILE.py:FUNCTION.")
+    ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="digits, cifar10[:ROOT], cifar100[:ROOT], fashion_mnist[:ROOT], folder:DIR or npz:FILE."),
+        typer.Option(
+            help="digits, cifar10[:ROOT], cifar100[:ROOT], fashion_mnist[:ROOT], folder:DIR, npz:FILE, or a function, "
+            "FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION."
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training split.", show_default="30")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.", show_default="128")] = None,
@@ -82,6 +88,10 @@ def train(
     skip_corrupt: Annotated[
         bool | None, typer.Option("--skip-corrupt", help="Leave out unreadable images and count them.")
     ] = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(help="Folder of an exported model of the same space: its weights are where training starts."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
     num_workers: Annotated[
         int | None, typer.Option(min=1, help="Train on this many Ray workers.", show_default="in this process")
@@ -97,6 +107,7 @@ def train(
     from nas.signals import stop_requests
     from nas.training import is_main_process
 
+    logging.getLogger("nas.training").setLevel(logging.INFO)  # how the images are shared out
     named = {
         "epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "step_plan": step_plan, "sampler": sampler,
         "schedule": schedule, "distillation": distillation, "teacher": teacher, "members": members,
@@ -106,7 +117,8 @@ def train(
     with stop_requests(say_stopping) as should_stop, TrainingProgress(console, folder / "tensorboard") as progress:
         run = _training(num_workers, address)(
             space, data, out, resume=resume, device=device, image_size=image_size, skip_corrupt=skip_corrupt,
-            download=download, on_start=progress.start, on_record=progress.record, should_stop=should_stop, **settings,
+            download=download, init_from=init_from, on_start=progress.start, on_record=progress.record,
+            should_stop=should_stop, **settings,
         )  # fmt: skip
     if not is_main_process():  # of the ranks that torchrun started, one is enough to show the result
         return

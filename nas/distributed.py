@@ -27,6 +27,7 @@ def train_on_ray(
     image_size: int | None = None,
     skip_corrupt: bool | None = None,
     download: bool = False,
+    init_from: str | Path | None = None,
     on_start: Callable[[int, int], None] = lambda step, total: None,
     on_record: OnRecord = lambda record: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -48,12 +49,14 @@ def train_on_ray(
 
     if resume:
         run = Run.open(out)
-        check_resumed(run, space, data, {"image_size": image_size, "skip_corrupt": skip_corrupt}, recipe)
+        options = {"image_size": image_size, "skip_corrupt": skip_corrupt, "init_from": init_from}
+        check_resumed(run, space, data, options, recipe)
     else:
         ranks = Ranks(0, num_workers)
         run = make_run(
-            space, data, out, ranks, image_size=image_size, skip_corrupt=skip_corrupt, download=download, **recipe
-        )
+            space, data, out, ranks, image_size=image_size, skip_corrupt=skip_corrupt, download=download,
+            init_from=init_from, **recipe,
+        )  # fmt: skip
     started = False
 
     def receive(message: tuple[str, Any]) -> None:

@@ -54,9 +54,8 @@ def check_visible(run: str) -> None:
     advice = "a job needs it under the same path as the machine that launched it: put it on a shared file system"
     if not Path(run).is_dir():
         raise RunError(f"{socket.gethostname()}, the head of the cluster, has no run folder {run}; {advice}")
-    spec = Run.open(run).data.spec
-    place = spec.partition(":")[2]
-    if place and "://" not in place and not Path(place).exists():
+    place = Run.open(run).data.place
+    if place and not place.exists():
         raise RunError(f"{socket.gethostname()}, the head of the cluster, has no {place}, the run's data set; {advice}")
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.network import NetworkSpace
+from supernet.callables import absolute, is_function
 from supernet.header import read_state
 from supernet.recipe import TrainConfig
 
@@ -32,8 +33,8 @@ class RunError(ValueError):
 class DataOptions:
     """How a run's images are read; the reader itself is `supernet.datasets.load`.
 
-    spec: such as `cifar10:DIR`. image_size: pixels, or None for the data set's own. skip_corrupt: leave out images
-    that cannot be read rather than stop.
+    spec: such as `cifar10:DIR`; a place in it becomes absolute. image_size: pixels, or None for the data set's own.
+    skip_corrupt: leave out images that cannot be read rather than stop.
     """
 
     spec: str
@@ -44,14 +45,27 @@ class DataOptions:
         size = self.image_size
         if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 4096):
             raise ValueError(f"image size is {size!r}; valid: 1 to 4096 pixels")
-        name, colon, place = self.spec.partition(":")
-        if place:  # absolute, so that the run can be used from any folder
-            object.__setattr__(self, "spec", f"{name}{colon}{Path(place).expanduser().resolve()}")
+        name, _, place = self.spec.partition(":")
+        if is_function(self.spec):
+            object.__setattr__(self, "spec", absolute(self.spec))
+        elif place:  # absolute, so that the run can be used from any folder
+            object.__setattr__(self, "spec", f"{name}:{Path(place).expanduser().resolve()}")
 
     @property
     def name(self) -> str:
-        """The kind of data set, without its place."""
+        """The kind of data set, without its place; of a function its name, with its file's."""
+        if is_function(self.spec):
+            return self.spec.rpartition("/")[2]
         return self.spec.partition(":")[0]
+
+    @property
+    def place(self) -> Path | None:
+        """The file or folder that the images come from, where the spec names one."""
+        if is_function(self.spec):
+            file = self.spec.rpartition(":")[0]
+            return Path(file) if file.endswith(".py") else None
+        place = self.spec.partition(":")[2]
+        return Path(place) if place else None
 
 
 @dataclass(frozen=True)
@@ -69,9 +83,18 @@ class Run:
 
     @classmethod
     def create(
-        cls, path: str | Path, space: NetworkSpace, data: DataOptions, recipe: TrainConfig, classes: list[str]
+        cls,
+        path: str | Path,
+        space: NetworkSpace,
+        data: DataOptions,
+        recipe: TrainConfig,
+        classes: list[str],
+        init_from: dict[str, Any] | None = None,
     ) -> Run:
-        """Makes the folder and writes `run.json`. Raises RunError when the folder holds anything already."""
+        """Makes the folder and writes `run.json`. Raises RunError when the folder holds anything already.
+
+        init_from: what `supernet.initial.initialise` says of the model that the weights start from.
+        """
         require_new(path)
         run = cls._at(path)
         run.path.mkdir(parents=True, exist_ok=True)
@@ -81,6 +104,7 @@ class Run:
             "data": asdict(data),
             "classes": classes,
             "recipe": asdict(recipe),
+            "init_from": init_from,
             "versions": versions(),
         }
         with run.publishing():
@@ -163,6 +187,11 @@ class Run:
     def recipe(self) -> TrainConfig:
         """How the supernet is trained."""
         return TrainConfig(**self.description["recipe"])
+
+    @property
+    def init_from(self) -> dict[str, Any] | None:
+        """What `supernet.initial.initialise` says of the model that the weights started from; None without one."""
+        return self.description.get("init_from")
 
     @property
     def checkpoint(self) -> Path:

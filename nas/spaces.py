@@ -1,16 +1,19 @@
-"""Finding a network space: by catalog name, in a YAML file, or as an object."""
+"""Finding a network space: by catalog name, in a YAML file, from a function, or as an object."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from search_spaces import catalog, cost
+from search_spaces.fields import FieldError
 from search_spaces.network import NetworkSpace
+from supernet.callables import USAGE, absolute, call, is_function, load_function
 
-_DATA_FIELDS = ("in_channels", "image_size", "num_classes")
+if TYPE_CHECKING:
+    from nas.space_file import SpaceFile
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,10 @@ class NamedSpace:
 
 @dataclass(frozen=True)
 class GivenSpace:
-    """A space written by the user; what it says of the data must fit the data."""
+    """A space written by the user; what it says of the data must fit the data. file: where it stands, if in one."""
 
     fields: Mapping[str, Any]
+    file: SpaceFile | None = field(default=None, compare=False)
 
     @property
     def image_size(self) -> int | None:
@@ -37,49 +41,70 @@ class GivenSpace:
         return self.fields.get("image_size") or max(self.fields.get("resolutions") or (0,)) or None
 
     def build(self, in_channels: int, image_size: int, num_classes: int) -> NetworkSpace:
-        """The space for this data. Raises ValueError naming a field that says otherwise."""
+        """The space for this data. Raises ValueError naming a field that says otherwise, or does not allow for it."""
         data = {"in_channels": in_channels, "image_size": image_size, "num_classes": num_classes}
+        try:
+            for name, value in data.items():
+                if self.fields.get(name, value) != value:
+                    raise FieldError((name,), f"is {self.fields[name]}, but the data set has {value}")
+            return NetworkSpace.from_dict({**self.fields, **data})
+        except FieldError as error:
+            raise (self.file.error(error) if self.file else error) from None
+
+
+@dataclass(frozen=True)
+class FunctionSpace:
+    """A space that a function of the user's own makes for the data, as those of the catalog do.
+
+    function: takes `in_channels`, `image_size` and `num_classes`. spec: how the user named it.
+    """
+
+    spec: str
+    function: Callable[..., Any]
+    image_size: int | None = None
+
+    def build(self, in_channels: int, image_size: int, num_classes: int) -> NetworkSpace:
+        """The space for this data. Raises ValueError where the function fails or returns anything else."""
+        data = {"in_channels": in_channels, "image_size": image_size, "num_classes": num_classes}
+        space = call(self.spec, self.function, **data)
+        if not isinstance(space, NetworkSpace):
+            raise ValueError(
+                f"{self.spec} returned a {type(space).__name__}; valid: a search_spaces.network.NetworkSpace"
+            )
         for name, value in data.items():
-            if self.fields.get(name, value) != value:
-                raise ValueError(f"the space says {name} {self.fields[name]}, but the data set has {value}")
-        return NetworkSpace.from_dict({**self.fields, **data})
+            if (found := getattr(space, name)) != value:
+                raise ValueError(f"{self.spec} returned a space of {name} {found}, but was called with {value}")
+        return space
 
 
-SpaceSource = NamedSpace | GivenSpace | NetworkSpace
+Source = NamedSpace | GivenSpace | FunctionSpace
+SpaceSource = Source | NetworkSpace
 
 
-def resolve(space: str | SpaceSource) -> NamedSpace | GivenSpace:
-    """What `space` means. Raises ValueError listing the catalog for an unknown name, or naming file and field."""
-    if isinstance(space, NamedSpace | GivenSpace):
+def resolve(space: str | SpaceSource) -> Source:
+    """What `space` means. Raises ValueError listing the catalog for an unknown name, or naming file, line and field."""
+    if isinstance(space, Source):
         return space
     if isinstance(space, NetworkSpace):
         return GivenSpace(space.to_dict())
     if space in catalog.SPACES:
         return NamedSpace(space)
     if space.endswith((".yaml", ".yml", ".json")):
-        return GivenSpace(_read(Path(space)))
-    raise ValueError(f"unknown space {space!r}; valid: {', '.join(catalog.SPACES)}, or the path of a .yaml file")
+        from nas.space_file import read_space
 
-
-def _read(path: Path) -> Mapping[str, Any]:
-    import yaml
-
-    try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-        # any data shape will do here: this checks the choices, and that no field is misspelt
-        anything = isinstance(fields, Mapping) and not fields.get("resolutions")
-        shape = {"image_size": 1 << 12, **fields} if anything else fields
-        NetworkSpace.from_dict(shape)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read the space {path}: {error}") from None
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: {error}") from None
-    return fields
+        return GivenSpace(*read_space(Path(space)))
+    if is_function(space):
+        return FunctionSpace(space, load_function(absolute(space)))
+    raise ValueError(
+        f"unknown space {space!r}; valid: {', '.join(catalog.SPACES)}, the path of a .yaml file, or {USAGE}"
+    )
 
 
 def own_space(space: str) -> NetworkSpace:
-    """A space by name or file at its own sizes. Raises ValueError where a file leaves them to the data."""
+    """A space by name or file at its own sizes. Raises ValueError where they are left to the data."""
     source = resolve(space)
+    if isinstance(source, FunctionSpace):
+        raise ValueError(f"the space {space} has no sizes of its own: it is made for a data set; give a run of it")
     if isinstance(source, NamedSpace):
         return catalog.get(source.name)
     return NetworkSpace.from_dict(source.fields)

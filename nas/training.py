@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.run import DataOptions, Run, RunError, require_new, writing
-from nas.spaces import GivenSpace, NamedSpace, SpaceSource, resolve
+from nas.spaces import Source, SpaceSource, resolve
 from supernet.recipe import TrainConfig
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def train(
     image_size: int | None = None,
     skip_corrupt: bool | None = None,
     download: bool = False,
+    init_from: str | Path | None = None,
     on_start: Callable[[int, int], None] = lambda step, total: None,
     on_record: OnRecord = lambda record: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -48,8 +49,11 @@ def train(
 ) -> Run:
     """Trains the supernet of `space` on `data` into the folder, or URL, `out`; returns the finished run.
 
-    space: a name in the catalog, the path of a YAML file, or a `NetworkSpace`. data: such as "cifar10:DIR", see
-    `supernet.datasets`. recipe: fields of `supernet.recipe.TrainConfig`.
+    space: a name in the catalog, the path of a YAML file, a function such as "my.py:make" (`nas.spaces`), or a
+    `NetworkSpace`. data: such as "cifar10:DIR", or a function likewise, see `supernet.datasets`. recipe: fields of
+    `supernet.recipe.TrainConfig`.
+    init_from: folder of an exported model of the same space, of these or other classes: the supernet starts with its
+    weights (`supernet.initial`).
     resume: continue the run in `out`; whatever else is given must then be what it was started with.
     on_start: called once with the step reached so far and the number of steps. on_record: every metric record.
     should_stop: polled after every step; True ends the call with `Interrupted`, after a checkpoint.
@@ -70,15 +74,19 @@ def train(
 
     with joined(device) as ranks:
         if new:
-            trainer = _new_trainer(*new, device, download, ranks)
+            trainer, start = _new_trainer(*new, init_from, device, download, ranks)
             classes = list(trainer.data.classes)
-            run = Run.create(out, trainer.supernet.space, new[1], trainer.config, classes)
+            run = Run.create(out, trainer.supernet.space, new[1], trainer.config, classes, start)
         ranks.wait()  # for the folder
         if not new:
             run = Run.open(out)
             if resume:
-                check_resumed(run, space, data, {"image_size": image_size, "skip_corrupt": skip_corrupt}, recipe)
-            trainer = _trainer(run.space, load_data(run, download), run.recipe, device, ranks)
+                options = {"image_size": image_size, "skip_corrupt": skip_corrupt, "init_from": init_from}
+                check_resumed(run, space, data, options, recipe)
+            saved = resume and checkpoint.exists(run.checkpoint)
+            trainer, _ = _trainer(
+                run.space, load_data(run, download), run.recipe, None if saved else run.init_from, device, ranks
+            )
         with writing(run) if ranks.is_main else nullcontext():
             if resume and checkpoint.exists(run.checkpoint):
                 run.fetch(LAST_GOOD)
@@ -108,14 +116,15 @@ def make_run(
     image_size: int | None = None,
     skip_corrupt: bool | None = None,
     download: bool = False,
+    init_from: str | Path | None = None,
     **recipe: Any,
 ) -> Run:
     """Makes the folder of a run that `ranks` will train elsewhere; arguments and errors are those of `train`."""
     if recipe.get("teacher"):
         recipe["teacher"] = _absolute_teacher(recipe["teacher"])
     new = _check_new(space, data, out, image_size, bool(skip_corrupt), recipe)
-    trainer = _new_trainer(*new, "cpu", download, ranks)
-    return Run.create(out, trainer.supernet.space, new[1], trainer.config, list(trainer.data.classes))
+    trainer, start = _new_trainer(*new, init_from, "cpu", download, ranks)
+    return Run.create(out, trainer.supernet.space, new[1], trainer.config, list(trainer.data.classes), start)
 
 
 def is_main_process() -> bool:
@@ -158,7 +167,7 @@ def _check_new(
     image_size: int | None,
     skip_corrupt: bool,
     recipe: Mapping[str, Any],
-) -> tuple[NamedSpace | GivenSpace, DataOptions, TrainConfig]:
+) -> tuple[Source, DataOptions, TrainConfig]:
     """The settings of a new run, checked as far as that is cheap."""
     if space is None or data is None:
         raise ValueError("a new run needs a space and a data set: --space and --data")
@@ -170,40 +179,64 @@ def _check_new(
 
 
 def _new_trainer(
-    source: NamedSpace | GivenSpace,
+    source: Source,
     options: DataOptions,
     config: TrainConfig,
+    init_from: str | Path | None,
     device: str,
     download: bool,
     ranks: Ranks,
-) -> Trainer:
+) -> tuple[Trainer, dict[str, Any] | None]:
     """Everything else that settings can make fail, before the run folder is made."""
+    from supernet import balance
     from supernet.train import resolve_device
 
     resolve_device(device)
     images = _prepare(options, config.seed, download)
+    log.info("%s: %s", options.spec, balance.summary(images))
+    for concern in balance.concerns(images):
+        log.warning(concern)
     network = source.build(images.in_channels, images.image_size, images.num_classes)
-    return _trainer(network, images, config, device, ranks)
+    return _trainer(network, images, config, {"folder": _absolute(init_from)} if init_from else None, device, ranks)
 
 
-def _trainer(space: NetworkSpace, images: ImageData, config: TrainConfig, device: str, ranks: Ranks) -> Trainer:
+def _trainer(
+    space: NetworkSpace,
+    images: ImageData,
+    config: TrainConfig,
+    init_from: Mapping[str, Any] | None,
+    device: str,
+    ranks: Ranks,
+) -> tuple[Trainer, dict[str, Any] | None]:
+    """A trainer at step 0, and what its weights started from, which must be all that `init_from` says of it."""
     import torch
 
+    from supernet.initial import initialise
     from supernet.mixture import make_supernet
     from supernet.teacher import load_teacher
     from supernet.train import Trainer
 
     teacher = load_teacher(config.teacher, images) if config.teacher else None
     torch.manual_seed(config.seed)  # the initial weights
-    return Trainer(make_supernet(space, config.members), images, config, device, teacher, ranks)
+    weights, start = make_supernet(space, config.members), None
+    if init_from:
+        start = initialise(weights, Path(init_from["folder"]), images.classes)
+        if any(start[name] != value for name, value in init_from.items()):
+            raise RunError(f"the model in {start['folder']} is no longer the one that the run was to start from")
+        log.info("the weights start from %s; its classifier is %s", start["folder"], start["classifier"])
+    return Trainer(weights, images, config, device, teacher, ranks), start
+
+
+def _absolute(path: str | Path) -> str:
+    """So that a run can be continued from any folder."""
+    return str(Path(path).expanduser().resolve())
 
 
 def _absolute_teacher(spec: str) -> str:
-    """`spec` with an absolute path, so that a run can be continued from any folder."""
     if not spec.startswith("torchvision:"):
-        return str(Path(spec).expanduser().resolve())
+        return _absolute(spec)
     name, colon, file = spec.removeprefix("torchvision:").partition(":")
-    return f"torchvision:{name}{colon}{Path(file).expanduser().resolve() if file else ''}"
+    return f"torchvision:{name}{colon}{_absolute(file) if file else ''}"
 
 
 def _prepare(options: DataOptions, seed: int, download: bool) -> ImageData:
@@ -227,7 +260,10 @@ def check_resumed(
 ) -> None:
     """Refuses settings that are given again and differ from the run's."""
     started = asdict(run.data) | asdict(run.recipe) | {"data": run.data.spec}
+    started["init_from"] = run.init_from["folder"] if run.init_from else None
     given = {"data": data and DataOptions(data).spec, **options, **recipe}
+    if given.get("init_from"):
+        given["init_from"] = _absolute(given["init_from"])
     differs = [f"{name} was {started[name]!r} and is now {v!r}" for name, v in _given(given) if started[name] != v]
     if space is not None:
         network = resolve(space).build(run.space.in_channels, run.space.image_size, run.space.num_classes)

@@ -14,6 +14,7 @@ import numpy as np
 from search_spaces import members
 from search_spaces.arch import Arch
 from search_spaces.blocks import HEAD_WIDTHS, STEM_HALVINGS, after_stride
+from search_spaces.fields import FieldError, check_integer
 from search_spaces.space import Gene, Space
 from search_spaces.stage import Stage, stage_from_dict
 from search_spaces.validity import canonical, check_choices, validate
@@ -49,16 +50,16 @@ class NetworkSpace(Space[Arch]):
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
-            raise ValueError(f"name must be a text, got {self.name!r}")
+            raise FieldError(("name",), f"is {self.name!r}; valid: a text")
         for field in ("stages", "resolutions", "head_widths"):
             object.__setattr__(self, field, tuple(getattr(self, field)))
         if not self.stages:
-            raise ValueError("stages: a network needs at least one stage")
+            raise FieldError(("stages",), "is empty; valid: at least one stage")
         for field, low in (("num_pools", 0), ("in_channels", 1), ("image_size", 1), ("num_classes", 2)):
-            _check_integer(field, getattr(self, field), low)
+            check_integer(field, getattr(self, field), low)
         fewest = sum(stage.depths[0] for stage in self.stages)
         if self.num_pools > fewest:
-            raise ValueError(f"num_pools is {self.num_pools}, but the shallowest network has {fewest} blocks")
+            raise FieldError(("num_pools",), f"is {self.num_pools}, but the shallowest network has {fewest} blocks")
         self._check_ends()
         self._check_resolutions()
 
@@ -66,29 +67,34 @@ class NetworkSpace(Space[Arch]):
         """The fields of stem and head."""
         for field, valid in (("stem", STEM_HALVINGS), ("head", HEAD_WIDTHS)):
             if getattr(self, field) not in tuple(valid):  # a tuple: what came from a file need not be hashable
-                raise ValueError(f"{field} is {getattr(self, field)!r}; valid: {', '.join(valid)}")
+                raise FieldError((field,), f"is {getattr(self, field)!r}; valid: {', '.join(valid)}")
         if self.stem_width is not None:
-            _check_integer("stem_width", self.stem_width, 1)
+            check_integer("stem_width", self.stem_width, 1)
         elif self.stem == "mobile_stem":
-            raise ValueError("stem_width: a mobile_stem needs a number of channels")
+            raise FieldError(("stem_width",), "is missing: a mobile_stem needs a number of channels")
         for width in self.head_widths:
-            _check_integer("head_widths", width, 1)
+            check_integer("head_widths", width, 1)
         if len(self.head_widths) != HEAD_WIDTHS[self.head]:
-            raise ValueError(f"head_widths is {self.head_widths}, but {self.head} takes {HEAD_WIDTHS[self.head]}")
+            takes = f"{self.head} takes {HEAD_WIDTHS[self.head]}"
+            raise FieldError(("head_widths",), f"is {list(self.head_widths)}, but {takes}")
 
     def _check_resolutions(self) -> None:
         sizes = self.resolutions
         for size in sizes:
-            _check_integer("resolutions", size, 1)
+            check_integer("resolutions", size, 1)
         if list(sizes) != sorted(set(sizes)):
-            raise ValueError(f"resolutions must ascend without repetition, got {sizes}")
+            raise FieldError(("resolutions",), f"is {list(sizes)}; valid: ascending, none twice")
         if sizes and sizes[-1] != self.image_size:
-            raise ValueError(f"resolutions must end with the image size, {self.image_size}, got {sizes}")
+            raise FieldError(("resolutions",), f"is {list(sizes)}, but must end with the image size, {self.image_size}")
         least = self.resolution_choices[0]
         # pools round down: where all strides come first they have the fewest pixels to work on
         if after_stride(least, self._fixed_stride) >> self.num_pools < 1:
-            field = "resolutions: " if sizes else "image_size "
-            raise ValueError(f"{field}{least} is too small for num_pools {self.num_pools}")
+            fits = self._fixed_stride * ((1 << self.num_pools) - 1) + 1
+            raise FieldError(
+                ("resolutions" if sizes else "image_size",),
+                f"is {list(sizes) if sizes else least}, too small for num_pools {self.num_pools}; "
+                f"valid: at least {fits} pixels",
+            )
 
     # Layout of the block slots
 
@@ -286,30 +292,25 @@ class NetworkSpace(Space[Arch]):
     def from_dict(cls, data: Mapping[str, Any]) -> NetworkSpace:
         """The space described by `data`; `image_size` defaults to the largest of `resolutions`, where they are given.
 
-        Raises ValueError naming an unknown, missing or ill-formed field.
+        Raises FieldError naming an unknown, missing or ill-formed field.
         """
+        valid = f"valid fields: {', '.join(f.name for f in fields(cls))}"
         if not isinstance(data, Mapping):
-            raise ValueError(f"a space is a mapping of fields, not {data!r}")
-        valid = [f.name for f in fields(cls)]
-        if unknown := sorted(set(map(str, data)) - set(valid)):
-            raise ValueError(f"unknown field {unknown[0]!r}; valid fields: {', '.join(valid)}")
+            raise FieldError((), f"is {data!r}; it must be a mapping; {valid}")
+        if unknown := [str(name) for name in data if name not in {f.name for f in fields(cls)}]:
+            raise FieldError((unknown[0],), f"is no field of a space; {valid}")
         if missing := [name for name in ("name", "stages") if name not in data]:
-            raise ValueError(f"field {missing[0]!r} is missing; valid fields: {', '.join(valid)}")
+            raise FieldError((missing[0],), f"is missing; {valid}")
         for name in ("stages", "resolutions", "head_widths"):
             value = data.get(name, [])
             if not isinstance(value, Sequence) or isinstance(value, str):
-                raise ValueError(f"{name} must be a list, got {value!r}")
+                raise FieldError((name,), f"is {value!r}; valid: a list")
         stages = tuple(stage_from_dict(i, stage) for i, stage in enumerate(data["stages"]))
         for size in data.get("resolutions", ()):
-            _check_integer("resolutions", size, 1)
+            check_integer("resolutions", size, 1)
         sizes = {"image_size": data["resolutions"][-1]} if data.get("resolutions") else {}
         return cls(**{**sizes, **data, "stages": stages})
 
 
 # absent from the first release's files, and left out at their defaults so that those files still compare equal
 _LATE_FIELDS = ("resolutions", "stem", "stem_width", "head", "head_widths")
-
-
-def _check_integer(field: str, value: Any, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ValueError(f"{field} must be an integer of at least {low}, got {value!r}")

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from search_spaces.blocks import ACTS
+from search_spaces.fields import FieldError
 
 BLOCKS = ("basic", "bottleneck", "mbconv")
-_LISTS = ("depths", "widths", "kernels", "expands")
-_MOST = {
-    "depths": 256,
-    "widths": 1 << 16,
-    "kernels": 255,
-    "expands": 1 << 16,
-}  # beyond this a misplaced zero is likelier than a network
+# beyond these a misplaced zero is likelier than a network
+_MOST = {"depths": 256, "widths": 1 << 16, "kernels": 255, "expands": 1 << 16}
 
 
 @dataclass(frozen=True)
@@ -32,7 +27,7 @@ class Stage:
         with a depthwise convolution, Sandler et al. 2018).
     stride: 1 or 2, of the first block.
     act, se: activation ("relu" or "h_swish") and squeeze-and-excitation of "mbconv" (MobileNetV3, Howard et al. 2019).
-    Every list is ascending and without repetition. Raises ValueError naming the field.
+    Every list is ascending and without repetition. Raises FieldError, a ValueError, naming the field.
     """
 
     depths: tuple[int, ...]
@@ -45,16 +40,8 @@ class Stage:
     se: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("depths", "widths", "kernels"):
-            values = tuple(getattr(self, name))
-            object.__setattr__(self, name, values)
-            most = _MOST[name]
-            if not values or any(isinstance(v, bool) or not isinstance(v, int) or not 1 <= v <= most for v in values):
-                raise ValueError(f"stage {name} must be positive integers of at most {most}, got {values!r}")
-            _check_ascending(name, values)
-        if even := [k for k in self.kernels if k % 2 == 0]:
-            raise ValueError(f"stage kernels must be odd, got {even[0]}")
-        object.__setattr__(self, "expands", _ratios(self.expands))
+        for name in _MOST:
+            object.__setattr__(self, name, _checked(name, getattr(self, name)))
         self._check_kind()
 
     def _check_kind(self) -> None:
@@ -62,14 +49,13 @@ class Stage:
         for name, choices in valid.items():
             value = getattr(self, name)
             if value not in choices or isinstance(value, bool) != isinstance(choices[0], bool):
-                raise ValueError(f"stage {name} is {value!r}; valid: {', '.join(map(str, choices))}")
+                raise FieldError((name,), f"is {value!r}; valid: {', '.join(map(str, choices))}")
         if bool(self.expands) != (self.block != "basic"):
-            raise ValueError(f"stage expands is {self.expands!r}: a {self.block} block takes {self._takes_expands()}")
-        if self.block != "mbconv" and (self.act != "relu" or self.se):
-            raise ValueError(f"stage act and se are for mbconv, not for {self.block}")
-
-    def _takes_expands(self) -> str:
-        return "none" if self.block == "basic" else "at least one ratio"
+            takes = "no ratios" if self.block == "basic" else "at least one ratio"
+            raise FieldError(("expands",), f"is {list(self.expands)}, but a {self.block} block takes {takes}")
+        for name, default in (("act", "relu"), ("se", False)):
+            if self.block != "mbconv" and getattr(self, name) != default:
+                raise FieldError((name,), f"is {getattr(self, name)!r}, which is for mbconv, not for {self.block}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; a field that came after the first release is left out at its default."""
@@ -79,36 +65,32 @@ class Stage:
 
 
 def stage_from_dict(index: int, data: Any) -> Stage:
-    """The `index`-th stage. Raises ValueError naming it and the field."""
-    valid = [f.name for f in fields(Stage)]
-    if not isinstance(data, Mapping) or set(data) - set(valid) or not {"depths", "widths"} <= set(data):
-        raise ValueError(
-            f"stages[{index}] must have the fields {', '.join(valid)}, of which depths and widths are needed, "
-            f"got {data!r}"
-        )
-    for name in _LISTS:
-        if not isinstance(data.get(name, []), list | tuple):
-            raise ValueError(f"stages[{index}].{name} must be a list of numbers, got {data[name]!r}")
+    """The `index`-th stage. Raises FieldError naming it and the field."""
+    place = ("stages", index)
+    valid = f"valid: a mapping of {', '.join(f.name for f in fields(Stage))}, of which depths and widths are needed"
+    if not isinstance(data, Mapping):
+        raise FieldError(place, f"is {data!r}; {valid}")
+    if unknown := [str(name) for name in data if name not in {f.name for f in fields(Stage)}]:
+        raise FieldError((*place, unknown[0]), f"is no field of a stage; {valid}")
+    if missing := [name for name in ("depths", "widths") if name not in data]:
+        raise FieldError((*place, missing[0]), f"is missing; {valid}")
     try:
         return Stage(**data)
-    except ValueError as error:
-        raise ValueError(f"stages[{index}]: {error}") from None
+    except FieldError as error:
+        raise error.within(*place) from None
 
 
-def _ratios(values: Any) -> tuple[float, ...]:
-    """`values` checked; whole ratios as integers, so that 6 and 6.0 are one gene and one key."""
-    ratios = tuple(values)
-    for v in ratios:
-        if (
-            isinstance(v, bool)
-            or not isinstance(v, int | float)
-            or not (math.isfinite(v) and 0 < v <= _MOST["expands"])
-        ):
-            raise ValueError(f"stage expands must be positive numbers of at most {_MOST['expands']}, got {ratios!r}")
-    _check_ascending("expands", ratios)
-    return tuple(int(v) if v == int(v) else v for v in ratios)
+def _checked(name: str, values: Any) -> tuple[Any, ...]:
+    """The choices of a field; whole ratios as integers, so that 6 and 6.0 are one gene and one key."""
+    numbers = isinstance(values, list | tuple) and all(_is_choice(name, value) for value in values)
+    if not numbers or list(values) != sorted(set(values)) or not (values or name == "expands"):
+        shown = list(values) if isinstance(values, tuple) else values
+        kind = {"kernels": "odd integers", "expands": "positive numbers"}.get(name, "positive integers")
+        raise FieldError((name,), f"is {shown!r}; valid: a list of {kind} up to {_MOST[name]}, ascending, none twice")
+    return tuple(int(value) if value == int(value) else value for value in values)
 
 
-def _check_ascending(name: str, values: tuple[Any, ...]) -> None:
-    if list(values) != sorted(set(values)):
-        raise ValueError(f"stage {name} must ascend without repetition, got {values!r}")
+def _is_choice(name: str, value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float if name == "expands" else int):
+        return False
+    return 0 < value <= _MOST[name] and (name != "kernels" or value % 2 == 1)

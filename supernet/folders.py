@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from supernet.data import DataError, RawData, hold_out_test
-from supernet.decoding import try_decode
+from supernet.decoding import decode_all
 from supernet.streaming import ImageFiles
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -123,16 +122,14 @@ def _read_images(
         return _in_files(root, paths, size), torch.tensor(labels), 0
     images = torch.empty((0 if large else len(paths), 3, size, size), dtype=torch.uint8)
     kept: list[int] = []
-    with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside the interpreter lock
-        for index, pixels in enumerate(pool.map(functools.partial(try_decode, size=size), paths)):
-            if isinstance(pixels, DataError):
-                if not skip_corrupt:
-                    pool.shutdown(wait=False, cancel_futures=True)  # or the error waits for all the other images
-                    raise pixels
-                continue
-            if not large:
-                images[len(kept)] = torch.from_numpy(pixels)
-            kept.append(index)
+    for index, pixels in enumerate(decode_all(paths, size)):
+        if isinstance(pixels, DataError):
+            if not skip_corrupt:
+                raise pixels
+            continue
+        if not large:
+            images[len(kept)] = torch.from_numpy(pixels)
+        kept.append(index)
     targets = torch.tensor([labels[index] for index in kept], dtype=torch.int64)
     for label, count in enumerate(torch.bincount(targets, minlength=len(files)).tolist()):
         if not count:

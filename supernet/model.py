@@ -78,7 +78,7 @@ class Supernet(nn.Module):
         *body, head = plan(self.space, arch).blocks
         x = resized(x, arch.resolution)
         for block, rate in zip(body, drop_connect_rates(drop_connect, len(body))):
-            x = self._elastic(block)(x, block, drop_connect=rate)
+            x = self.elastic(block)(x, block, drop_connect=rate)
         return self.head(x, head, dropout)
 
     def export(self, arch: Arch) -> Subnet:
@@ -92,14 +92,15 @@ class Supernet(nn.Module):
         device = next(self.parameters()).device
         subnet = Subnet(lowered).to(device)
         for plain in subnet.plain_blocks():
-            elastic = self._elastic(plain.block)
+            elastic = self.elastic(plain.block)
             for layer in plain.block.layers:
                 elastic.get_submodule(layer.name).export_to(  # type: ignore[operator]
                     plain.get_submodule(layer.name), layer, elastic.level(plain.block)
                 )
         return subnet.train(self.training)
 
-    def _elastic(self, block: Block) -> ElasticBlock:
+    def elastic(self, block: Block) -> ElasticBlock:
+        """The weights that `block`, of a plan, is a slice of."""
         if block.slot >= 0:
             return self.blocks[block.slot]  # type: ignore[return-value]
         return self.head if block.kind == self.space.head else self.stem

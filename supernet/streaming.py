@@ -12,8 +12,7 @@ import hashlib
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from supernet.data import DataError
-from supernet.decoding import open_rgb, try_decode
+from supernet.decoding import decode_all, open_rgb
 
 MOST_PROCESSES = 8  # of one loader
 IN_FLIGHT = 2  # batches that each process prepares ahead: with the processes, what bounds the memory
@@ -74,11 +73,8 @@ class ImageFiles:
         Raises DataError naming the first file that cannot be decoded.
         """
         images = torch.empty(self.shape, dtype=torch.uint8)
-        with ThreadPoolExecutor() as pool:
-            for number, pixels in enumerate(
-                pool.map(partial(try_decode, size=self.size), map(self.path, range(len(self))))
-            ):
-                images[number] = torch.from_numpy(_checked(pixels))
+        for number, pixels in enumerate(decode_all([self.path(number) for number in range(len(self))], self.size)):
+            images[number] = torch.from_numpy(_checked(pixels))
         return images
 
     def split(self, number: int) -> Iterator[Tensor]:

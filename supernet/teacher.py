@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from search_spaces.network import NetworkSpace
-from search_spaces.plan import plan
 from supernet.data import ImageData
-from supernet.subnet import Subnet, resized
+from supernet.exported import ExportedError, read_exported
+from supernet.subnet import resized
 
 SPECS = "the folder of an exported model, torchvision:NAME or torchvision:NAME:WEIGHTS.safetensors"
 
@@ -74,20 +72,19 @@ def load_teacher(spec: str, data: ImageData) -> Teacher:
 def _exported(folder: Path, data: ImageData) -> Teacher:
     """From `config.json` and the weights: the folder's own code is not run."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        space = NetworkSpace.from_dict(config["space"])
-        subnet = Subnet(plan(space, space.arch_from_dict(config["arch"])))
-        subnet.load_state_dict(load_file(folder / "model.safetensors"))
-        trained = config["pretrained_cfg"]
-        teacher = Teacher(subnet, (data.mean, trained["mean"]), (data.std, trained["std"]), subnet.plan.resolution)
-    except OSError as error:
-        raise TeacherError(f"there is no teacher {folder} ({error}); valid: {SPECS}") from None
-    except KeyError as error:
-        raise TeacherError(f"{folder / 'config.json'} is not that of an exported model: it lacks {error}") from None
-    except (TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        raise TeacherError(f"{folder} is not an exported model that this version can read: {error}") from None
-    if space.in_channels != data.in_channels:
-        raise TeacherError(f"the teacher {folder} takes {space.in_channels} channels, the data has {data.in_channels}")
+        model = read_exported(folder)
+        trained = model.config["pretrained_cfg"]
+        teacher = Teacher(
+            model.subnet, (data.mean, trained["mean"]), (data.std, trained["std"]), model.subnet.plan.resolution
+        )
+    except ExportedError as error:
+        raise TeacherError(f"the teacher cannot be used: {error}; valid: {SPECS}") from None
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise TeacherError(f"{folder / 'config.json'} does not say how its images were normalised: {error}") from None
+    if model.space.in_channels != data.in_channels:
+        raise TeacherError(
+            f"the teacher {folder} takes {model.space.in_channels} channels, the data has {data.in_channels}"
+        )
     return teacher
 
 

@@ -141,7 +141,7 @@ def test_a_second_study_shares_evaluations_and_has_its_own_picture(nas, run_copy
         (["train", "--space", "digits", "--data", "digits", "-o", "NEW", "--device", "tpu"], "unknown device 'tpu'"),
         (
             ["train", "--space", "digits", "--data", "digits", "-o", "NEW", "--image-size", "1"],
-            "image_size 1 is too sm",
+            "image_size is 1, too small",
         ),
         (["train", "--space", "mine.yaml", "--data", "digits", "-o", "NEW"], "cannot read the space mine.yaml"),
         (["train", "--data", "digits", "-o", "NEW"], "needs a space and a data set"),
@@ -268,7 +268,7 @@ def test_a_space_of_the_users_own_in_a_yaml_file(nas, tmp_path):
     file.write_text("name: tiny\nstages:\n  - {depths: [1], widths: [4], kernel: [3]}\n")
     code, _, err = nas("train", "--space", file, "--data", "digits", "-o", tmp_path / "bad")
     assert code == 2
-    assert "tiny.yaml: stages[0] must have the fields depths, widths, kernels" in err
+    assert "tiny.yaml:3: stages[0].kernel is no field of a stage; valid: a mapping of depths, widths, kernels" in err
 
 
 def test_a_small_space_that_is_exhausted_ends_cleanly(nas, tmp_path):
@@ -321,7 +321,7 @@ def test_a_run_works_from_any_folder(nas, tmp_path, monkeypatch):
         (lambda d: d["data"].update(image_size="8"), "image size is '8'"),
         (lambda d: d.update(data="digits"), "run.json"),
         (lambda d: d["recipe"].update(foo=1), "foo"),
-        (lambda d: d["space"].update(name=["a"]), "name must be a text"),
+        (lambda d: d["space"].update(name=["a"]), "name is ['a']; valid: a text"),
     ],
 )
 def test_an_edited_run_description_is_named(nas, run_copy, change, message):

@@ -151,7 +151,7 @@ def test_the_imagenet_spaces_are_what_was_promised():
     assert catalog.get("resnet50").resolutions == tuple(range(128, 225, 16))
     assert catalog.get("mobilenet_v3", image_size=32).resolutions == (20, 24, 28, 32)
     assert catalog.get("mobilenet_v3_pooling", image_size=32).resolutions == (32,)
-    with pytest.raises(ValueError, match="resolutions: 16 is too small for num_pools 4"):
+    with pytest.raises(ValueError, match=r"resolutions is \[16\], too small for num_pools 4; valid: at least 31"):
         catalog.get("mobilenet_v3_pooling", image_size=16)
 
 
@@ -264,35 +264,53 @@ def test_validate_refuses_what_is_not_canonical():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"stages": []}, "at least one stage"),
-        ({"stages": [{"depths": [1]}]}, r"stages\[0\] must have the fields depths, widths, kernels"),
-        ({"stages": [{"depths": [2, 1], "widths": [8]}]}, r"stages\[0\]: stage depths must ascend"),
-        ({"stages": [{"depths": [65536], "widths": [8]}]}, "stage depths must be positive integers of at most 256"),
-        ({"stages": [{"depths": [1], "widths": [8], "kernels": [65535]}]}, "stage kernels must .* of at most 255"),
-        ({"stages": [{"depths": [1], "widths": [8], "kernels": [4]}]}, "kernels must be odd, got 4"),
-        ({"stages": [{"depths": [0], "widths": [8]}]}, "positive integers"),
-        ({"stages": [{"depths": 1, "widths": [8]}]}, r"stages\[0\].depths must be a list"),
+        ({"stages": []}, "stages is empty; valid: at least one stage"),
+        ({"stages": [{"depths": [1]}]}, r"stages\[0\].widths is missing; valid: a mapping of depths, widths, kernels"),
+        (
+            {"stages": [{"depths": [2, 1], "widths": [8]}]},
+            r"stages\[0\].depths is \[2, 1\]; valid: .* ascending, none twice",
+        ),
+        (
+            {"stages": [{"depths": [65536], "widths": [8]}]},
+            r"depths is \[65536\]; valid: .* positive integers up to 256",
+        ),
+        ({"stages": [{"depths": [1], "widths": [8], "kernels": [65535]}]}, "kernels is .* odd integers up to 255"),
+        (
+            {"stages": [{"depths": [1], "widths": [8], "kernels": [4]}]},
+            r"kernels is \[4\]; valid: a list of odd integers",
+        ),
+        ({"stages": [{"depths": [0], "widths": [8]}]}, r"depths is \[0\]; valid: a list of positive integers"),
+        ({"stages": [{"depths": 1, "widths": [8]}]}, r"stages\[0\].depths is 1; valid: a list of"),
         ({"num_pools": 9}, "num_pools is 9, but the shallowest network has 1 blocks"),
-        ({"num_pools": -1}, "num_pools must be an integer of at least 0"),
-        ({"image_size": 1, "num_pools": 1}, "image_size 1 is too small"),
-        ({"num_classes": 1}, "num_classes must be an integer of at least 2"),
-        ({"colour": 3}, "unknown field 'colour'; valid fields: name, stages"),
-        ({"stages": "x"}, "stages must be a list"),
+        ({"num_pools": -1}, "num_pools is -1; valid: an integer of at least 0"),
+        ({"image_size": 1, "num_pools": 1}, "image_size is 1, too small for num_pools 1; valid: at least 2 pixels"),
+        ({"num_classes": 1}, "num_classes is 1; valid: an integer of at least 2"),
+        ({"colour": 3}, "colour is no field of a space; valid fields: name, stages"),
+        ({"stages": "x"}, "stages is 'x'; valid: a list"),
         ({"stages": [{"depths": [1], "widths": [8], "block": "conv"}]}, "block is 'conv'; valid: basic, bottleneck"),
         ({"stages": [{"depths": [1], "widths": [8], "stride": 3}]}, "stride is 3; valid: 1, 2"),
         ({"stages": [{"depths": [1], "widths": [8], "stride": True}]}, "stride is True; valid: 1, 2"),
         ({"stages": [{"depths": [1], "widths": [8], "block": "mbconv"}]}, "a mbconv block takes at least one ratio"),
-        ({"stages": [{"depths": [1], "widths": [8], "expands": [2]}]}, "a basic block takes none"),
-        ({"stages": [{"depths": [1], "widths": [8], "expands": 2}]}, r"stages\[0\].expands must be a list of numbers"),
-        ({"stages": [{"depths": [1], "widths": [8], "expands": [0]}]}, "expands must be positive numbers"),
-        ({"stages": [{"depths": [1], "widths": [8], "se": True}]}, "act and se are for mbconv, not for basic"),
-        ({"resolutions": [16, 24]}, r"resolutions must end with the image size, 32, got \(16, 24\)"),
-        ({"resolutions": 32}, "resolutions must be a list"),
-        ({"resolutions": ["a"]}, "resolutions must be an integer"),
+        ({"stages": [{"depths": [1], "widths": [8], "expands": [2]}]}, "a basic block takes no ratios"),
+        (
+            {"stages": [{"depths": [1], "widths": [8], "expands": 2}]},
+            r"stages\[0\].expands is 2; valid: a list of positive numbers",
+        ),
+        (
+            {"stages": [{"depths": [1], "widths": [8], "expands": [0]}]},
+            r"expands is \[0\]; valid: a list of positive numbers",
+        ),
+        (
+            {"stages": [{"depths": [1], "widths": [8], "se": True}]},
+            r"stages\[0\].se is True, which is for mbconv, not for basic",
+        ),
+        ({"resolutions": [16, 24]}, r"resolutions is \[16, 24\], but must end with the image size, 32"),
+        ({"resolutions": 32}, "resolutions is 32; valid: a list"),
+        ({"resolutions": ["a"]}, "resolutions is 'a'; valid: an integer"),
         ({"stem": "deep"}, "stem is 'deep'; valid: stem, imagenet_stem, mobile_stem"),
-        ({"stem_width": 0}, "stem_width must be an integer of at least 1"),
-        ({"stem": "mobile_stem"}, "stem_width: a mobile_stem needs a number"),
-        ({"head": "mobile_head"}, r"head_widths is \(\), but mobile_head takes 2"),
+        ({"stem_width": 0}, "stem_width is 0; valid: an integer of at least 1"),
+        ({"stem": "mobile_stem"}, "stem_width is missing: a mobile_stem needs a number"),
+        ({"head": "mobile_head"}, r"head_widths is \[\], but mobile_head takes 2"),
     ],
 )
 def test_a_bad_space_names_the_field(fields, message):

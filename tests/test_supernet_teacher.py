@@ -67,7 +67,10 @@ def test_a_torchvision_network_with_weights_of_ones_own(tmp_path):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("nowhere", "there is no teacher nowhere .*valid: the folder of an exported model, torchvision:NAME"),
+        (
+            "nowhere",
+            "teacher cannot be used: nowhere is no exported model .*valid: the folder of .*torchvision:NAME",
+        ),
         ("torchvision:resnet0", "no classifier 'resnet0'; valid: .*resnet18"),
         (
             "torchvision:resnet18:none.safetensors",

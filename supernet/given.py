@@ -1,0 +1,63 @@
+"""Data sets that a function of the user's own returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from supernet.arrays import PAIRS, SINGLE, array_names, raw_from_arrays
+from supernet.callables import FunctionError, call, load_function
+from supernet.data import DataError, RawData
+from supernet.folders import few
+
+_VALID = f"valid: {', '.join(PAIRS)}, or {', '.join(SINGLE)}; and, if wanted, classes and flip"
+
+
+def read_function(spec: str) -> RawData:
+    """What the function returns, called without arguments: a mapping of the arrays of an .npz file.
+
+    They are anything that numpy makes arrays of, see ``supernet.arrays.raw_from_arrays``. ``classes``, the class names,
+    and ``flip``, a bool, may be there, too.
+
+    Raises:
+        DataError: there is no such function, it fails, or what it returns is something else.
+    """
+    try:
+        returned = call(spec, load_function(spec))
+    except FunctionError as error:
+        raise DataError(str(error)) from error
+    if not isinstance(returned, Mapping):
+        raise DataError(f"{spec} returned a {type(returned).__name__}, not a mapping; {_VALID}")
+    names = array_names(set(returned))
+    if not names:
+        raise DataError(f"{spec} returned {few(returned) or 'nothing'}; {_VALID}")
+    if other := [name for name in returned if name not in (*names, "classes", "flip")]:
+        raise DataError(f"{spec} returned {other[0]!r} beside {', '.join(names)}; {_VALID}")
+    arrays = {name: _array(spec, name, returned[name]) for name in names}
+    return raw_from_arrays(spec, arrays, _classes(spec, returned.get("classes")), _flip(spec, returned.get("flip")))
+
+
+def _array(spec: str, name: str, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except Exception as error:  # lists of unequal lengths, tensors on a GPU, …
+        raise DataError(f"{spec}: {name} is a {type(value).__name__} that numpy makes no array of ({error})") from error
+
+
+def _classes(spec: str, names: Any) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    valid = "a list of two or more different names"
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name for name in names):
+        raise DataError(f"{spec}: classes is {names!r}; valid: {valid}")
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise DataError(f"{spec}: classes has {few(names) or 'none'}; valid: {valid}")
+    return tuple(names)
+
+
+def _flip(spec: str, flip: Any) -> bool | None:
+    if flip is not None and not isinstance(flip, bool):
+        raise DataError(f"{spec}: flip is {flip!r}; valid: True, False")
+    return flip
