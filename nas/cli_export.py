@@ -29,7 +29,12 @@ def export(
     with_preprocessing: Annotated[
         bool, typer.Option("--with-preprocessing", help="ONNX and pt2 take uint8 images and normalise them.")
     ] = False,
-    threads: Annotated[int, typer.Option(help="CPU threads that latencies are measured on.")] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="CPU threads that latencies are measured on.", show_default="those of the study's profile, or 1"
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -37,9 +42,11 @@ def export(
     from nas.run import Run
 
     opened = Run.open(run)
+    budgets = _budgets(opened, study_name)
     options: dict[str, Any] = {
-        "formats": tuple(formats.split(",")), "with_preprocessing": with_preprocessing, "threads": threads,
-        "force": force,
+        "formats": tuple(formats.split(",")), "with_preprocessing": with_preprocessing, "force": force,
+        "threads": threads if threads is not None else next((budget.threads for budget in budgets), 1),
+        "budgets": budgets,
     }  # fmt: skip
     if front:
         if trial is not None or best or arch is not None:
@@ -63,6 +70,16 @@ def export(
         next_step(
             f"read {out / 'README.md'}, or: cd {quoted(out)} && python -c 'from model import load; print(load())'"
         )
+
+
+def _budgets(run: Run, study_name: str) -> tuple[Any, ...]:
+    """The latency limits of the study, where there is one: an architecture may be given without."""
+    if not run.study(study_name).exists():
+        return ()
+    from nas.profiles import budgets
+    from nas.searching import read_run_study
+
+    return tuple(budgets(run, read_run_study(run, study_name).identity))
 
 
 def _print_certificate(certificate: Any) -> None:

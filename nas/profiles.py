@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -18,10 +19,12 @@ from nas.quantities import LATENCY
 from nas.run import Run, versions, write_json
 from search_spaces import cost
 from search_spaces.arch import Arch
-from search_spaces.limits import BatchCost
+from search_spaces.limits import BatchCost, bounds
 from search_spaces.network import NetworkSpace
 
 if TYPE_CHECKING:
+    from nas.export.certificate import Budget
+    from nas.identity import Identity
     from nas.profiling import Measured
 
 FORMAT = "nas-latency-1"
@@ -196,11 +199,31 @@ def keep(run: Run, profiles: Sequence[Profile]) -> None:
 
 def kept(run: Run, context: Mapping[str, str]) -> list[Profile]:
     """The profiles that a study of this context was searched with. Raises ProfileError where the run lacks one."""
-    found = {name: identity for name, identity in context.items() if name.startswith(LATENCY)}
     return [
         replace(Profile.read(run.fetch(_kept(identity))), name=name.removeprefix(LATENCY).removeprefix("_") or LATENCY)
-        for name, identity in found.items()
+        for name, identity in contexts_of(context).items()
     ]
+
+
+def budgets(run: Run, identity: Identity) -> list[Budget]:
+    """The latency limits of a study for one image on a CPU, as a certificate shows them beside what was measured.
+
+    Raises ProfileError where the run lacks a profile of the study.
+    """
+    from nas.export.certificate import Budget
+
+    found = []
+    for name, profile in zip(contexts_of(identity.context), kept(run, identity.context)):
+        limit = bounds(identity.limits[name])[1] if name in identity.limits else math.inf
+        device = profile.device
+        if math.isfinite(limit) and (device["device"], device["batch_size"]) == ("cpu", 1):
+            found.append(Budget(name, limit, device["runtime"], device["threads"]))
+    return found
+
+
+def contexts_of(context: Mapping[str, str]) -> dict[str, str]:
+    """What `contexts` gave, out of all that a study depends on."""
+    return {name: value for name, value in context.items() if name.startswith(LATENCY)}
 
 
 def _kept(identity: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from nas import front_latency, pareto, strategies
 from nas.problem import Problem
-from nas.profiles import Profile, contexts, costs_with, keep
+from nas.profiles import Profile, contexts, contexts_of, costs_with, keep
 from nas.quantities import LATENCY
 from nas.run import Run, RunError
 from nas.trust_report import load_calibration, require_calibration
@@ -298,6 +298,7 @@ def _check_study(
             f"study {study_name!r} was searched with the {before} score and cannot go on with the {score} one; "
             f"use --score {before}, or another --study-name"
         )
-    others = {name: value for name, value in stored.identity.context.items() if not name.startswith(LATENCY)}
+    known = stored.identity.context
+    others = {name: value for name, value in known.items() if name not in contexts_of(known)}
     now = replace(stored.identity, **settings, context={**others, **profiles})
     require_same(run.study(study_name), now, asdict(stored.identity))

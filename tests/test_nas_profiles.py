@@ -185,3 +185,11 @@ def test_bad_arguments(nas, trained_run, arguments, message) -> None:
     code, _, err = nas(*[trained_run if argument == "RUN" else argument for argument in arguments])
     assert code == 2
     assert message in err
+
+
+def test_an_export_shows_the_budget_beside_what_it_measured(nas, profile, run_copy, tmp_path) -> None:
+    search(run_copy, profile, 4, limits={"latency_ms": 1e6})
+    code, out, err = nas("export", run_copy, "--best", "-o", tmp_path / "model", "--json")
+    assert code == 0, err
+    (budget,) = json.loads(out)["budgets"]
+    assert (budget["name"], budget["limit_ms"], budget["runtime"], budget["met"]) == ("latency_ms", 1e6, "torch", True)
