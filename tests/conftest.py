@@ -18,6 +18,14 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+LONG = ("ray_train", "launch", "faults", "interrupt", "finetune", "ray_tune", "remote_s3", "export_formats")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of long tests first: begun last, one of them would run alone at the end."""
+    items.sort(key=lambda item: not item.path.stem.endswith(LONG))
+
+
 @pytest.fixture(scope="session")
 def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of one Ray for the whole session, to which this process is connected; its home is a temporary one."""

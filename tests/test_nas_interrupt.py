@@ -94,8 +94,7 @@ def searched(trained, tmp_path_factory):
     return history(run)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda n: n.name)
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGKILL, 1), (signal.SIGINT, 2)], ids=["SIGKILL", "SIGINT"])
 def test_an_interrupted_search_of_a_supernet_has_the_same_history(trained, searched, tmp_path, number, workers):
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     process = start("search", run, *SEARCH, "--num-workers", workers)
