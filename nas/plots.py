@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#9A9A9A"
 _COLORS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "black")
 _STYLES = ("-", "--", "-.", ":")
-_LABELS = {"top1": "search-validation top-1", "macs": "MACs for one image", "params": "parameters"}
+_LABELS = {
+    "top1": "search-validation top-1",
+    "macs": "MACs for one image",
+    "params": "parameters",
+    "latency_ms": "milliseconds, the margin included",
+    "peak_memory": "bytes of activations at once",
+    "weight_bytes": "bytes of weights",
+}
 
 
 def save_front(study: Study, path: Path, title: str) -> None:
