@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -199,12 +198,9 @@ def project_revision() -> str | None:
 
 def describe_machine() -> str:
     """The processor, and how many CPUs this process may use."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} CPUs"
+    from workers.latency import device_name
+
+    return f"{device_name('cpu')}, {os.cpu_count()} CPUs"
 
 
 def _percentile(ordered: Sequence[float], share: float) -> float:
