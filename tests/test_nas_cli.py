@@ -361,7 +361,8 @@ def test_export_into_the_current_empty_folder(nas, trained_run, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     genes = {"depth": [1, 1], "width": [16, 32], "kernel": [3, 3, 3, 3], "pool": [0]}
     assert nas("export", trained_run, "--arch", json.dumps(genes), "-o", ".")[0] == 0
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["README.md", "config.json", "model.py", "model.safetensors"]
+    files = ["README.md", "certificate.json", "config.json", "model.py", "model.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == files
 
 
 def test_names_with_dollar_signs_are_no_formulas(nas, tmp_path):
