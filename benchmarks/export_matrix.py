@@ -4,7 +4,7 @@
 
 Each architecture is written in each format and run by a process that has that format's runtime alone, as `nas export`
 does it. Nothing is trained. Spaces for ImageNet get small images and few classes; their widths stay. Images are blots
-of colour: after finer noise, deep layers have averages that hardly differ, and batch norms fitted to those blow up every
+of colour: after finer noise, deep layers have averages that hardly differ, and batch norms fitted to those blow up any
 rounding. They are fitted, for the activations of random weights vanish or explode otherwise, and then disturbed.
 Prints a line for each space and format, and exits with 1 unless all agree. MACs and parameters are compared too.
 """

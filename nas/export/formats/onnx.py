@@ -55,8 +55,8 @@ ONNX = Format(
     refused=("onnx", "onnxscript", "safetensors", "torch", "torchvision"),
     atol=1e-5,
     # It folds batch norms into the weights and has convolutions of its own, so it rounds along another path: trained
-    # networks of the digits come to 2e-7 of the largest logit, random MobileNets to 2e-5, which is as far as torch's own
-    # fp32 is from fp64 there.
+    # networks of the digits come to 2e-7 of the largest logit, random MobileNets to 2e-5, as far as torch's own fp32 is
+    # from fp64 there.
     rtol=1e-4,
     needs=("onnx", "onnxscript", "onnxruntime"),
     extra="onnx",
