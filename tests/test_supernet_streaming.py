@@ -169,10 +169,10 @@ import resource, sys
 from supernet import data, datasets, folders, streaming
 from supernet.batches import train_batches
 folders.MEMORY_BOUND = 0
-streaming.loader_processes = lambda: 0
+streaming.loader_processes = lambda: 1
 data.MOST_CALIBRATION = data.MOST_VALIDATION = 20  # these two are in memory, and reach their bounds far below it
 images = data.prepare(datasets.load(f"folder:{sys.argv[1]}", image_size=128, skip_corrupt=True), seed=0)
-for step, batch, labels in train_batches(images, 32, 0, 0):
+for step, batch, labels in train_batches(images, 8, 0, 0):
     pass
 for part in images.test.images.split(32):
     pass
