@@ -99,6 +99,15 @@ def test_batches_do_not_depend_on_the_number_of_processes(streamed, monkeypatch)
     assert alone[0][1].shape == (BATCH, 3, SIZE, SIZE)
 
 
+def test_batches_of_processes_are_not_in_shared_memory(streamed, monkeypatch):
+    """Of which torch keeps references, between which the heap of the training process would grow."""
+    monkeypatch.setattr(streaming, "loader_processes", lambda: 1)
+    order = torch.arange(len(streamed.train))
+    (batch,) = streamed.train.images.batches([order[:BATCH]], order, int, False)
+    assert batch.shape == (BATCH, 3, SIZE, SIZE)
+    assert not batch.is_shared()
+
+
 def test_batches_depend_on_the_epoch_and_not_on_where_it_is_entered(streamed):
     first, second = batches(streamed), batches(streamed, epoch=1)
     assert_same(batches(streamed, start=3), first[3:])
