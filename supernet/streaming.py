@@ -110,7 +110,7 @@ class ImageFiles:
             generator=torch.Generator(),  # or the loader would draw from dropout's
         )
         for batch in loader:
-            yield _checked(batch)
+            yield torch.from_numpy(_checked(batch))
 
 
 def loader_processes() -> int:
@@ -154,9 +154,14 @@ class _Steps(Sampler[list[int]]):
         return (step.tolist() for step in self.steps)
 
 
-def _collate(images: list[Tensor | DataError]) -> Tensor | DataError:
+def _collate(images: list[Tensor | DataError]) -> np.ndarray | DataError:
+    """A batch as an array, which a process hands over by copying it.
+
+    Of tensors in shared memory, torch keeps up to 128 references; those pin the heap between the float batches that are
+    made of them, each of which then takes new memory.
+    """
     broken = next((image for image in images if isinstance(image, DataError)), None)
-    return broken or torch.stack(images)  # type: ignore[arg-type]
+    return broken or torch.stack(images).numpy()  # type: ignore[arg-type]
 
 
 def _checked(value: Any) -> Any:

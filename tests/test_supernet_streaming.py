@@ -99,6 +99,15 @@ def test_batches_do_not_depend_on_the_number_of_processes(streamed, monkeypatch)
     assert alone[0][1].shape == (BATCH, 3, SIZE, SIZE)
 
 
+def test_batches_of_processes_are_not_in_shared_memory(streamed, monkeypatch):
+    """Of which torch keeps references, between which the heap of the training process would grow."""
+    monkeypatch.setattr(streaming, "loader_processes", lambda: 1)
+    order = torch.arange(len(streamed.train))
+    (batch,) = streamed.train.images.batches([order[:BATCH]], order, int, False)
+    assert batch.shape == (BATCH, 3, SIZE, SIZE)
+    assert not batch.is_shared()
+
+
 def test_batches_depend_on_the_epoch_and_not_on_where_it_is_entered(streamed):
     first, second = batches(streamed), batches(streamed, epoch=1)
     assert_same(batches(streamed, start=3), first[3:])
@@ -169,10 +178,10 @@ import resource, sys
 from supernet import data, datasets, folders, streaming
 from supernet.batches import train_batches
 folders.MEMORY_BOUND = 0
-streaming.loader_processes = lambda: 0
+streaming.loader_processes = lambda: 1
 data.MOST_CALIBRATION = data.MOST_VALIDATION = 20  # these two are in memory, and reach their bounds far below it
 images = data.prepare(datasets.load(f"folder:{sys.argv[1]}", image_size=128, skip_corrupt=True), seed=0)
-for step, batch, labels in train_batches(images, 32, 0, 0):
+for step, batch, labels in train_batches(images, 8, 0, 0):
     pass
 for part in images.test.images.split(32):
     pass
