@@ -83,11 +83,11 @@ def _require_sound(folder: Path) -> None:
     """Refuses what `nas export` kept of a model that failed its checks, under whatever name."""
     from nas.export import Certificate
 
+    file = folder / "certificate.json"
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        failures = Certificate(**config["certificate"]).failures()
+        failures = Certificate.from_dict(json.loads(file.read_text(encoding="utf-8"))).failures()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise PushError(f"{folder / 'config.json'} has no certificate of an exported model ({error})") from None
+        raise PushError(f"{file} is no certificate of an exported model ({error})") from None
     if failures or re.search(r"\.failed\d*$", folder.name):
         reason = "; ".join(failures) or "as its name says"
         raise PushError(f"the model in {folder} failed its checks and is not pushed: {reason}")

@@ -13,7 +13,7 @@ import torch
 from spaces import NETWORKS
 from supernets import as_scored, random_data, randomised
 
-from nas.export import FORMATS, ExportError, export_subnet, exporter
+from nas.export import FORMATS, Certificate, ExportError, export_subnet, exporter
 from nas.export.formats import Exportable
 from nas.export.isolated import StandaloneError, predict_isolated
 from nas.run import Run, RunError
@@ -65,7 +65,9 @@ def test_an_exported_folder_is_complete_and_its_figures_agree(run, tmp_path):
     assert config["pretrained_cfg"]["input_size"] == [1, 8, 8]
     assert config["label_names"] == [str(i) for i in range(10)]
     assert config["certificate"] == certificate.summary()
-    assert json.loads((tmp_path / "model" / "certificate.json").read_text()) == certificate.to_dict()
+    written = json.loads((tmp_path / "model" / "certificate.json").read_text())
+    assert written == certificate.to_dict()
+    assert Certificate.from_dict(written) == certificate
     card = (tmp_path / "model" / "README.md").read_text()
     assert certificate.model.accuracy in card
     assert [p.name for p in tmp_path.iterdir()] == ["model"]

@@ -63,7 +63,7 @@ def test_a_pushed_model_is_the_folder_in_one_commit(hub, model):
     (model / ".secret").write_text("hidden")
     code, out, err = push(hub.url, model, "--to", "me/tiny", "--json")
     assert code == 0, err
-    files = ["README.md", "config.json", "mine.txt", "model.py", "model.safetensors"]
+    files = ["README.md", "certificate.json", "config.json", "mine.txt", "model.py", "model.safetensors"]
     assert json.loads(out) == {"repo": "me/tiny", "url": f"{hub.url}/me/tiny", "commit": f"{1:040x}", "files": files}
     assert hub.repos == {"me/tiny": {name: (model / name).read_bytes() for name in files}}
     assert list(hub.blobs.values()) == [(model / "model.safetensors").read_bytes()]
@@ -102,10 +102,10 @@ def test_a_hub_that_does_not_answer_is_named(model):
     assert "the Hub at http://127.0.0.1:9 cannot be reached" in err
 
 
-def change(model, **certificate):
-    config = json.loads((model / "config.json").read_text())
-    config["certificate"] |= certificate
-    (model / "config.json").write_text(json.dumps(config))
+def change(model, **check):
+    certificate = json.loads((model / "certificate.json").read_text())
+    certificate["formats"]["safetensors"] |= check
+    (model / "certificate.json").write_text(json.dumps(certificate))
 
 
 @pytest.mark.parametrize(
@@ -116,10 +116,13 @@ def change(model, **certificate):
             "model.failed failed its checks and is not pushed: as its na",
         ),
         (lambda m: m.rename(m.with_name("model.failed2")), "model.failed2 failed its checks and is not pushed"),
-        (lambda m: change(m, max_delta=0.5), "model failed its checks and is not pushed: logits differ by 0.5"),
+        (
+            lambda m: change(m, max_delta=0.5),
+            "model failed its checks and is not pushed: logits of model.safetensors differ by 0.5",
+        ),
         (lambda m: (m / "model.safetensors").unlink(), "model is no exported model: it lacks model.safetensors"),
-        (lambda m: (m / "config.json").write_text("{}"), "config.json has no certificate of an exported model"),
-        (lambda m: (m / "config.json").write_text("no json"), "config.json has no certificate of an exported model"),
+        (lambda m: (m / "certificate.json").write_text("{}"), "certificate.json is no certificate of an exported"),
+        (lambda m: (m / "certificate.json").write_text("no json"), "certificate.json is no certificate of an exp"),
         (shutil.rmtree, "there is no folder"),
     ],
 )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import os
 import subprocess
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from nas.export.formats import ALWAYS, FORMATS
 
@@ -181,6 +181,20 @@ class Certificate:
         }
         rest = {"formats": formats, "budgets": self.held(), "versions": self.versions}
         return {"format": FORMAT} | self.summary() | rest
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """What `to_dict` gave. Raises ValueError, KeyError or TypeError for anything else."""
+        if data.get("format") != FORMAT:
+            raise ValueError(f"it is not of this version ({FORMAT})")
+        checks = {name: FormatCheck(**_known(FormatCheck, check)) for name, check in data["formats"].items()}
+        budgets = tuple(Budget(**_known(Budget, budget)) for budget in data["budgets"])
+        return cls(**_known(cls, data) | {"formats": checks, "budgets": budgets})
+
+
+def _known(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of `data` that are fields of the dataclass; what is derived from them is left out."""
+    return {field.name: data[field.name] for field in fields(kind) if field.name in data}
 
 
 def project_revision() -> str | None:
