@@ -71,7 +71,7 @@ def test_a_pushed_model_is_the_folder_in_one_commit(hub, model):
     (model / "README.md").write_text("another card")
     code, out, err = push(hub.url, model, "--to", "me/tiny")
     assert code == 0, err
-    assert f"5 files are at {hub.url}/me/tiny: README.md, config.json" in out
+    assert f"6 files are at {hub.url}/me/tiny: README.md, certificate.json" in out
     assert "next: hf download me/tiny --local-dir model" in err
     assert hub.repos["me/tiny"]["README.md"] == b"another card"
 
