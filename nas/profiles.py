@@ -39,7 +39,8 @@ class Profile:
     """A latency model, and what it was measured on.
 
     device: runtime, device, threads, batch size, the device's name and the runtime's version. errors: of predictions on
-    architectures that were not fitted to; added: of the sum over blocks alone. subnets: what was measured whole.
+    architectures that were not fitted to; added: of the sum over blocks alone. drift: how much longer than usual the
+    device took in the slowest twentieth of the time, relative to it. subnets: what was measured whole.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Profile:
     device: Mapping[str, Any]
     errors: Errors
     added: Errors
+    drift: float
     subnets: Sequence[Mapping[str, Any]]
     made: str
 
@@ -63,7 +65,8 @@ class Profile:
         ]
         return cls(
             name, table.corrected(archs, times), dict(device), Errors.of(predicted, times),
-            Errors.of(table.added(archs), times), subnets, datetime.now(UTC).isoformat(timespec="seconds"),
+            Errors.of(table.added(archs), times), max(0.0, float(np.quantile(measured.speeds, 0.95)) - 1), subnets,
+            datetime.now(UTC).isoformat(timespec="seconds"),
         )  # fmt: skip
 
     @property
@@ -75,7 +78,7 @@ class Profile:
     def identity(self) -> str:
         """Differs between profiles that predict, or were measured, differently."""
         data = self.to_dict()
-        parts = [data[name] for name in ("device", "space", "errors", "model")]
+        parts = [data[name] for name in ("device", "space", "errors", "drift", "model")]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
@@ -97,6 +100,7 @@ class Profile:
             "space": self.space.name,
             "errors": asdict(self.errors),
             "added": asdict(self.added),
+            "drift": self.drift,
             "n_blocks": len(self.model.blocks),
             "n_subnets": len(self.subnets),
             "n_narrow": sum(subnet["narrow"] for subnet in self.subnets),
@@ -104,8 +108,10 @@ class Profile:
         }
 
     def bound(self, archs: Sequence[Arch]) -> np.ndarray:
-        """Milliseconds that 95 % of architectures like these do not exceed: the prediction and the margin, [n]."""
-        return np.asarray(self.model.predict(archs) * (1 + self.errors.margin))
+        """Milliseconds that architectures are not to exceed on this device, [n]: the prediction, the margin that 95 %
+        of architectures stay within, and the drift that the device does for 95 % of the time.
+        """
+        return np.asarray(self.model.predict(archs) * (1 + self.errors.margin) * (1 + self.drift))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, but for the name, which is the file's."""
@@ -115,6 +121,7 @@ class Profile:
             "space": self.space.to_dict(),
             "errors": asdict(self.errors),
             "added": asdict(self.added),
+            "drift": self.drift,
             "made": self.made,
             "model": self.model.to_dict(),
             "subnets": [dict(subnet) for subnet in self.subnets],
@@ -141,7 +148,7 @@ class Profile:
             model = LatencyModel.from_dict(NetworkSpace.from_dict(data["space"]), data["model"])
             return cls(
                 path.stem, model, data["device"], Errors(**data["errors"]), Errors(**data["added"]),
-                data["subnets"], data["made"],
+                float(data["drift"]), data["subnets"], data["made"],
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ProfileError(f"{path} is a damaged device profile: {type(error).__name__}: {error}") from None

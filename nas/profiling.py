@@ -28,10 +28,14 @@ _SCOUTED = 2000  # samples by which the blocks are found that architectures have
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured: blocks by `signature`, and architectures."""
+    """What was measured: blocks by `signature`, and architectures, as at the machine's usual speed.
+
+    speeds: how much longer the same networks took in each group than they usually did: the machine's own drift.
+    """
 
     blocks: dict[Block, Timing]
     archs: list[tuple[Arch, Timing]]
+    speeds: tuple[float, ...] = (1.0,)
 
 
 def measure_space(
@@ -65,12 +69,13 @@ def measure_space(
         anchors.append(sum(timing.median_ms for timing in taken[:_ANCHORS]))
         timings |= {i: timing.scaled(anchors[0] / anchors[-1]) for i, timing in zip(group, taken[_ANCHORS:])}
         on_group(len(timings), len(order))
-    usual = float(np.median(anchors)) / anchors[0]
-    final = [timings[i].scaled(usual) for i in range(len(things))]
+    usual = float(np.median(anchors))
+    final = [timings[i].scaled(usual / anchors[0]) for i in range(len(things))]
     known = list(zip(things, final))
     return Measured(
         {thing: timing for thing, timing in known if isinstance(thing, Block)},
         [(thing, timing) for thing, timing in known if isinstance(thing, Arch)],
+        tuple(ms / usual for ms in anchors),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import devices
@@ -39,6 +40,16 @@ def test_the_file_holds_all_of_it(profile, tmp_path) -> None:
     assert (again.name, again.identity) == ("pi", profile.identity)
     assert again.summary() == profile.summary()
     assert devices.profile(SPACE, threads=2).identity != profile.identity
+
+
+def test_limits_allow_for_the_margin_and_for_the_drift_of_the_device(profile) -> None:
+    unsteady = dataclasses.replace(devices.measured(SPACE), speeds=(0.9, 0.95, 1.0, 1.05, 1.1))
+    other = Profile.of("cpu", SPACE, profile.device, unsteady)
+    archs = [SPACE.smallest(), SPACE.largest()]
+    assert (profile.drift, other.drift) == (0.0, pytest.approx(0.09))
+    np.testing.assert_allclose(profile.bound(archs), profile.model.predict(archs) * (1 + profile.errors.margin))
+    np.testing.assert_allclose(other.bound(archs), profile.bound(archs) * 1.09)
+    assert other.identity != profile.identity
 
 
 @pytest.mark.parametrize(
