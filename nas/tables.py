@@ -126,8 +126,8 @@ def print_profile(profile: Profile) -> None:
     console.print(
         f"{facts['n_blocks']} blocks and {facts['n_subnets']} subnets measured; the subnets were predicted without "
         f"having been seen. The median of {facts['n_narrow']} of them is known to 2 %, of the others time was up. "
-        f"The device itself was {profile.drift:.1%} or more slower than usual for a twentieth of the time; limits allow "
-        "for that and for the margin.",
+        f"The device itself was {profile.drift:.1%} or more slower than usual for a twentieth of the time; limits "
+        "allow for that and for the margin.",
         highlight=False,
     )
 
