@@ -29,6 +29,7 @@ from nas.export.isolated import Question, ask
 from nas.front_latency import over_budget
 from nas.profiles import Profile, costs_with
 from nas.profiling import measure_archs
+from nas.run import write_json
 from search_spaces import cost
 from search_spaces.arch import Arch
 from search_spaces.network import NetworkSpace
@@ -118,6 +119,8 @@ def exported_ms(space: NetworkSpace, arch: Arch, setting: Setting) -> float:
     name = FORMAT_OF[setting.runtime]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
+        # what the reader of a graph needs of an exported folder's config.json
+        write_json(folder / "config.json", {"pretrained_cfg": {"mean": mean, "std": mean}})
         FORMATS[name].write(folder, Exportable(Subnet(lowered).eval(), arch.key, data, False))
         question = Question.write(folder / "images.bin", split, lowered.resolution)
         answer = ask(name, folder, question, logits=0, threads=setting.threads, runs=100)
