@@ -123,7 +123,7 @@ def exported_ms(space: NetworkSpace, arch: Arch, setting: Setting) -> float:
         write_json(folder / "config.json", {"pretrained_cfg": {"mean": mean, "std": mean}})
         FORMATS[name].write(folder, Exportable(Subnet(lowered).eval(), arch.key, data, False))
         question = Question.write(folder / "images.bin", split, lowered.resolution)
-        answer = ask(name, folder, question, logits=0, threads=setting.threads, runs=100)
+        answer = ask(name, folder, question, logits=8, threads=setting.threads, runs=100)
     return float(np.median(answer.latencies_ms))
 
 
