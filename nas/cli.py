@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import logging
 import os
@@ -31,6 +32,7 @@ from nas.cli_read import (
     RunFolder,
     StudyName,
     compare,
+    limits_of,
     pareto,
     query,
     studies,
@@ -137,34 +139,18 @@ def search(
     end_search(opened, study_name, study, n_trials)
 
 
-def _search_settings(
-    objective: list[str] | None,
-    min_macs: str | None,
-    max_macs: str | None,
-    min_params: str | None,
-    max_params: str | None,
-    max_latency_ms: list[str] | None,
-    max_memory: str | None,
-    max_weight_bytes: str | None,
-    min_top1: str | None,
-    profile: list[Path] | None,
-    **others: Any,
-) -> dict[str, Any]:
+def _search_settings(objective: list[str] | None, profile: list[Path] | None, **options: Any) -> dict[str, Any]:
     """The options of `nas search` as `search_run` takes them.
 
     Raises ValueError for what is no quantity, ProfileError for a file that is no profile.
     """
     from nas.profiles import Profile
-    from nas.quantities import parse_latency_limits, parse_limits
     from nas.searching import DEFAULT_OBJECTIVES
 
-    texts = {
-        "macs": (min_macs, max_macs), "params": (min_params, max_params), "peak_memory": (None, max_memory),
-        "weight_bytes": (None, max_weight_bytes), "top1": (min_top1, None),
-    }  # fmt: skip
+    limits = limits_of(**{name: options.pop(name) for name in inspect.signature(limits_of).parameters})
     return {
-        **others,
-        "limits": {**parse_limits(texts), **parse_latency_limits(max_latency_ms or [])},
+        **options,
+        "limits": limits,
         "profiles": [Profile.read(file) for file in profile or []],
         "objectives": objective or DEFAULT_OBJECTIVES,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,10 @@ def profile(
     seconds: Annotated[float, typer.Option(min=0, help="Time for measuring, beside that for building.")] = 180,
     seed: Annotated[int, typer.Option(help="Decides which subnets are measured.")] = 0,
     resource: Annotated[str | None, typer.Option(help="Measure on the Ray node with this resource.")] = None,
-    address: Annotated[str, typer.Option(envvar="RAY_ADDRESS", help="Ray of that node: auto or host:6379.")] = "auto",
+    address: Annotated[
+        str | None,
+        typer.Option(help="Ray of that node: auto or host:6379.", show_default="RAY_ADDRESS, or auto"),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")
     ] = False,
@@ -34,6 +38,8 @@ def profile(
     """
     if (run is None) == (space is None):
         raise ValueError("say what to measure: either a RUN or --space NAME")
+    if address is not None and resource is None:
+        raise ValueError(f"which node of {address} is to be measured? Say it with --resource NAME")
     if not out.absolute().parent.is_dir():
         raise ValueError(f"there is no folder {out.parent} to write to")
     from nas.progress import bar
@@ -49,7 +55,7 @@ def profile(
         task = progress.add_task("measuring", total=None, note="networks")
         made = profile_space(
             measured, setting, out.stem, num_blocks=blocks, num_subnets=subnets, seconds=seconds, seed=seed,
-            resource=resource, address=address,
+            resource=resource, address=address or os.environ.get("RAY_ADDRESS", "auto"),
             on_group=lambda done, total: progress.update(task, completed=done, total=total),
         )  # fmt: skip
     made.write(out)

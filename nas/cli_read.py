@@ -29,6 +29,27 @@ MaxWeights = Annotated[str | None, typer.Option("--max-weight-bytes", help="Uppe
 MinTop1 = Annotated[str | None, typer.Option(help="Least top-1 accuracy, such as 0.7.")]
 
 
+def limits_of(
+    *,
+    max_macs: str | None,
+    min_macs: str | None,
+    max_params: str | None,
+    min_params: str | None,
+    max_latency_ms: list[str] | None,
+    max_memory: str | None,
+    max_weight_bytes: str | None,
+    min_top1: str | None,
+) -> dict[str, Any]:
+    """The limits that the options say. Raises ValueError for what is no quantity."""
+    from nas.quantities import parse_latency_limits, parse_limits
+
+    texts = {
+        "macs": (min_macs, max_macs), "params": (min_params, max_params), "peak_memory": (None, max_memory),
+        "weight_bytes": (None, max_weight_bytes), "top1": (min_top1, None),
+    }  # fmt: skip
+    return {**parse_limits(texts), **parse_latency_limits(max_latency_ms or [])}
+
+
 def studies(run: RunFolder, as_json: Json = False) -> None:
     """List the studies of a run: settings, progress, best trial, and whether a search writes them now."""
     from nas.run import Run
@@ -144,15 +165,15 @@ def query(
 
     Scores are the inherited ones, also of calibrated studies. Exit code 1 when nothing fits: what is nearest is shown.
     """
-    from nas.quantities import parse_latency_limits, parse_limits
     from nas.querying import as_json as answer_as_json
     from nas.querying import query_run, unreachable
 
-    texts = {
-        "macs": (min_macs, max_macs), "params": (min_params, max_params), "peak_memory": (None, max_memory),
-        "weight_bytes": (None, max_weight_bytes), "top1": (min_top1, None),
+    options: dict[str, Any] = {
+        "min_macs": min_macs, "max_macs": max_macs, "min_params": min_params, "max_params": max_params,
+        "max_latency_ms": max_latency_ms, "max_memory": max_memory, "max_weight_bytes": max_weight_bytes,
+        "min_top1": min_top1,
     }  # fmt: skip
-    limits = {**parse_limits(texts), **parse_latency_limits(max_latency_ms or [])}
+    limits = limits_of(**options)
     answer = query_run(run, limits, objectives=objective or ("top1", "macs"), study_name=study_name)
     if as_json:
         print_json(answer_as_json(answer, top))
@@ -166,11 +187,14 @@ def query(
         elif reason := unreachable(run, limits):
             next_step(f"nas query {quoted(run)} with wider limits: {reason}")
         else:
-            given = (
-                (f"--{end}-{name}", text) for name, pair in texts.items() for end, text in zip(("min", "max"), pair)
-            )
-            options = "".join(f" {option} {text}" for option, text in given if text is not None)
-            next_step(f"nas search {quoted(run)} --study-name NAME{options}")
+            given = [
+                f" --{name.replace('_', '-')} {text}"
+                for name, texts in options.items()
+                for text in (texts if isinstance(texts, list) else [texts])
+                if text is not None
+            ]
+            profile = " --profile FILE" if max_latency_ms else ""
+            next_step(f"nas search {quoted(run)} --study-name NAME{''.join(given)}{profile}")
     if not answer.within:
         raise typer.Exit(1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 
@@ -14,6 +14,7 @@ from nas.plots import save_front, save_training
 from nas.progress import SearchProgress, TrainingProgress
 from nas.run import require_empty
 from nas.training import Interrupted
+from search_spaces.arch import Arch
 
 N_TRIALS, NUM_WORKERS, MAX_MACS = 80, 2, 3e6
 # strong weight decay and dropout: there are only 1,151 training images
@@ -65,7 +66,7 @@ def run_demo(out: Path, console: Console, should_stop: Callable[[], bool]) -> No
     tables.print_front(study)
     save_front(study, out / "front.png", f"digits: {len(study.trials)} subnets of one supernet")
 
-    certificate = export_subnet(run, study.best.arch, out / "model")  # type: ignore[arg-type]
+    certificate = export_subnet(run, cast(Arch, study.best.arch), out / "model")
     print_certificate(certificate)
 
     say("4/4  running it in a process that cannot import this project")

@@ -53,15 +53,15 @@ def measure_trials(profile: Profile, trials: Sequence[Trial], seconds: float = S
     Raises ProfileError naming what differs where this machine is not the profile's device.
     """
     from nas.profiling import measure_archs
-    from workers.latency import Setting, identity
+    from workers.latency import RuntimeUnavailableError, Setting, identity, require
 
     settings = {name: profile.device[name] for name in ("runtime", "device", "threads", "batch_size")}
     setting = Setting(**settings)
     try:
-        here = identity(setting)
-    except RuntimeError as error:  # torch, of a GPU that is not there
+        require(setting)
+    except RuntimeUnavailableError as error:
         raise ProfileError(f"the device profile {profile.name!r} cannot be checked here: {error}") from None
-    for name, value in here.items():
+    for name, value in identity(setting).items():
         if value != profile.device[name]:
             raise ProfileError(
                 f"the device profile {profile.name!r} is of another device: its {name} is {profile.device[name]!r}, "

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -180,14 +180,20 @@ def costs_with(space: NetworkSpace, profiles: Sequence[Profile]) -> BatchCost:
     """`search_spaces.cost.costs`, and the latency of each profile. Raises ProfileError for one of another space."""
     for profile in profiles:
         require_space(profile, space)
-    named = metric_names(profiles) if profiles else {}
+    return _Costs(space, metric_names(profiles) if profiles else {})
 
-    def of_many(archs: Sequence[Any]) -> dict[str, np.ndarray]:
-        bounds = {name: profile.bound(archs) for name, profile in named.items()}
-        return {**cost.costs(space, archs), **bounds}
 
-    of_many.batched = True  # type: ignore[attr-defined]  # see `nas.problem.batch_cost`
-    return of_many
+@dataclass(frozen=True)
+class _Costs:
+    """A batched cost, as `nas.problem.batch_cost` has it."""
+
+    batched: ClassVar[bool] = True
+    space: NetworkSpace
+    profiles: Mapping[str, Profile]
+
+    def __call__(self, archs: Sequence[Any]) -> dict[str, np.ndarray]:
+        bounds = {name: profile.bound(archs) for name, profile in self.profiles.items()}
+        return {**cost.costs(self.space, archs), **bounds}
 
 
 def contexts(profiles: Sequence[Profile]) -> dict[str, str]:

@@ -58,6 +58,17 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def exported(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The largest subnet of `trained_run`, exported. Not to be written to."""
+    from nas.export import export_subnet
+    from nas.run import Run
+
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    export_subnet(trained_run, Run.open(trained_run).space.largest(), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment in which commands find an S3 server, a process of the session's, with one bucket, `bucket`."""
     pytest.importorskip("s3fs", reason="s3fs is not installed (the extra `s3`)")

@@ -19,13 +19,6 @@ from nas.run import Run
 from supernet import datasets
 
 
-@pytest.fixture(scope="module")
-def exported(trained_run, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exported") / "model"
-    export_subnet(trained_run, Run.open(trained_run).space.largest(), folder)
-    return folder
-
-
 @pytest.fixture
 def copy(exported, tmp_path):
     return shutil.copytree(exported, tmp_path / "model")

@@ -8,6 +8,7 @@ import json
 import devices
 import numpy as np
 import pytest
+import torch
 
 from nas import front_latency
 from nas.profiles import Profile, ProfileError, contexts, costs_with, kept, metric_names
@@ -156,6 +157,15 @@ def test_another_device_is_not_measured_here(run_copy) -> None:
     assert front_latency.of_front(Run.open(run_copy), "default", open_study(run_copy)) == {}
 
 
+def test_a_gpu_that_is_not_there_does_not_fail_a_search_that_is_done(run_copy) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    gpu = devices.profile(SPACE, "gpu", device="cuda")
+    study = search(run_copy, gpu, 6)
+    (reason,) = front_latency.measure_front(Run.open(run_copy), "default", study)
+    assert "cannot be checked here: this machine has no GPU that torch can use" in reason
+
+
 def test_the_commands(nas, run_copy, tmp_path) -> None:
     """Measured for real, with as little as there may be."""
     file = tmp_path / "cpu.json"
@@ -178,6 +188,9 @@ def test_the_commands(nas, run_copy, tmp_path) -> None:
     assert all(row["metrics"]["peak_memory"] <= 100_000 for row in front)
     code, out, err = nas("query", run_copy, "--max-latency-ms", limit, "--json")
     assert (code, json.loads(out)["n_within"]) == (0, 8)
+    code, _, err = nas("query", run_copy, "--max-latency-ms", 1e-9, "--max-memory", "1M")
+    assert code == 1
+    assert f"next: nas search {run_copy} --study-name NAME --max-latency-ms 1e-09 --max-memory 1M --profile FILE" in err
 
 
 @pytest.mark.parametrize(
@@ -187,6 +200,10 @@ def test_the_commands(nas, run_copy, tmp_path) -> None:
         (["profile", "--space", "digits", "-o", "none/x.json"], "there is no folder none to write to"),
         (["profile", "--space", "digits", "-o", "x.json", "--runtime", "tvm"], "unknown runtime 'tvm'; valid: torch"),
         (["profile", "--space", "digits", "-o", "x.json", "--subnets", "3"], "3 subnets are too few"),
+        (
+            ["profile", "--space", "digits", "-o", "x.json", "--address", "auto"],
+            "which node of auto is to be",
+        ),
         (["search", "RUN", "--max-latency-ms", "soon"], "'soon' is not a quantity"),
         (["search", "RUN", "--max-latency-ms", "3", "--max-latency-ms", "4"], "there are two limits on latency_ms"),
         (["search", "RUN", "--profile", "none.json"], "there is no device profile none.json"),

@@ -12,18 +12,8 @@ from pathlib import Path
 import pytest
 from hub import TOKEN, serving
 
-from nas.export import export_subnet
-from nas.run import Run
-
 pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed (the extra `hub`)")
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(scope="module")
-def exported(trained_run, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exported") / "model"
-    export_subnet(trained_run, Run.open(trained_run).space.smallest(), folder)
-    return folder
 
 
 @pytest.fixture

@@ -131,13 +131,6 @@ def test_places_in_a_data_spec_are_made_absolute(spec, absolute, name, place, tm
     assert DataOptions(options.spec) == options
 
 
-@pytest.fixture(scope="module")
-def exported(trained_run, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exported") / "model"
-    export_subnet(trained_run, Run.open(trained_run).space.largest(), folder)
-    return folder
-
-
 @pytest.fixture
 def model(exported, tmp_path, monkeypatch):
     """An exported model of the digits space, in the working directory."""

@@ -30,8 +30,9 @@ def opened(folder: str, threads: int | None) -> Opened:
         torch.set_num_threads(threads)
     spec = importlib.util.spec_from_file_location("model", f"{folder}/model.py")
     assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    spec.loader.exec_module(module)
 
     def prepare(pixels: bytearray, shape: list[int]) -> torch.Tensor:
         return module.preprocess(torch.frombuffer(pixels, dtype=torch.uint8).view(shape))
