@@ -14,7 +14,7 @@ from workers.latency import device_name
 def describe() -> str:
     """Processor, accelerator, threads and versions, in a line."""
     accelerator = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    bf16 = "" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else " without bf16"
+    bf16 = "" if torch.cpu._is_amx_tile_supported() else " without AMX"
     return (
         f"{os.cpu_count()} cores {device_name('cpu')}{bf16}{accelerator}, {torch.get_num_threads()} threads, "
         f"Python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}"

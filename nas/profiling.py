@@ -22,7 +22,7 @@ from workers.latency import Setting, Shape, Timing, identity, measure, prepared,
 
 LEAST_SUBNETS = 20
 _GROUP = 32  # networks measured in turns; so many are in memory at a time
-_ANCHORS = 2  # of the subnets, measured in every group: what the machine's speed is told by
+_ANCHORS = 6  # of the subnets, measured in every group: what the machine's speed is told by
 _SCOUTED = 2000  # samples by which the blocks are found that architectures have, and how often
 
 
@@ -61,22 +61,31 @@ def measure_space(
     order = rng.permutation(len(things)).tolist()
     groups = [order[start : start + _GROUP] for start in range(0, len(order), _GROUP)]
     timings: dict[int, Timing] = {}
-    anchors: list[float] = []  # milliseconds, in each group, of the networks that all groups have
+    anchors: list[list[float]] = []  # milliseconds, in each group, of the networks that all groups have
     for group in groups:
         nets = [_net(space, thing, setting.batch_size) for thing in [*archs[:_ANCHORS], *(things[i] for i in group)]]
         with prepared(setting, nets) as calls:
             taken = measure(calls, seconds / len(groups))
-        anchors.append(sum(timing.median_ms for timing in taken[:_ANCHORS]))
-        timings |= {i: timing.scaled(anchors[0] / anchors[-1]) for i, timing in zip(group, taken[_ANCHORS:])}
+        anchors.append([timing.median_ms for timing in taken[:_ANCHORS]])
+        timings |= zip(group, taken[_ANCHORS:])
         on_group(len(timings), len(order))
-    usual = float(np.median(anchors))
-    final = [timings[i].scaled(usual / anchors[0]) for i in range(len(things))]
-    known = list(zip(things, final))
+    speeds = _speeds(np.array(anchors))
+    for group, speed in zip(groups, speeds):
+        timings |= {i: timings[i].scaled(1 / speed) for i in group}
+    known = [(thing, timings[i]) for i, thing in enumerate(things)]
     return Measured(
         {thing: timing for thing, timing in known if isinstance(thing, Block)},
         [(thing, timing) for thing, timing in known if isinstance(thing, Arch)],
-        tuple(ms / usual for ms in anchors),
+        speeds,
     )
+
+
+def _speeds(anchors: np.ndarray) -> tuple[float, ...]:
+    """How much longer than usual networks took in each group. anchors: milliseconds, [groups, networks].
+
+    The median over the networks: one that was disturbed in a group says nothing of the others.
+    """
+    return tuple(np.median(anchors / np.median(anchors, axis=0), axis=1).tolist())
 
 
 def measure_archs(space: NetworkSpace, setting: Setting, archs: Sequence[Arch], seconds: float) -> list[Timing]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from nas import front_latency
+from nas import front_latency, profiling
 from nas.profiles import Profile, ProfileError, contexts, costs_with, kept, metric_names
 from nas.resuming import resume_run
 from nas.run import Run
@@ -155,6 +155,12 @@ def test_another_device_is_not_measured_here(run_copy) -> None:
     (reason,) = front_latency.measure_front(Run.open(run_copy), "default", study)
     assert reason.startswith("the device profile 'latency_ms' is of another device: its device_name is 'Cortex-A76'")
     assert front_latency.of_front(Run.open(run_copy), "default", open_study(run_copy)) == {}
+
+
+def test_the_machine_s_speed_is_what_most_networks_say() -> None:
+    anchors = np.outer([1.0, 1.2, 1.0, 0.9, 1.0], [3.0, 5.0, 8.0])
+    anchors[0, 2] *= 4  # disturbed
+    np.testing.assert_allclose(profiling._speeds(anchors), [1.0, 1.2, 1.0, 0.9, 1.0])
 
 
 def test_a_gpu_that_is_not_there_does_not_fail_a_search_that_is_done(run_copy) -> None:
