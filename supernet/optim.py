@@ -55,10 +55,7 @@ def bf16_autocast(device: torch.device) -> Callable[[], AbstractContextManager[A
     On a CPU that takes matrix units (AMX): with AVX-512's bf16 instructions alone a ResNet-20 trains at 0.8 times the
     speed of fp32 (benchmarks/README.md), and without either ten times slower.
     """
-    if device.type == "cuda":
-        supported = torch.cuda.is_bf16_supported()
-    else:
-        supported = torch.cpu._is_amx_tile_supported()
+    supported = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
     return (lambda: torch.autocast(device.type, torch.bfloat16)) if supported else nullcontext
 
 
