@@ -36,7 +36,7 @@ from search_spaces.network import NetworkSpace
 from search_spaces.plan import plan
 from supernet.data import ImageData, Split
 from supernet.subnet import Subnet
-from workers.latency import Setting
+from workers.latency import Setting, timing
 
 FORMAT_OF = {"torch": "safetensors", "onnxruntime": "onnx"}
 
@@ -124,7 +124,7 @@ def exported_ms(space: NetworkSpace, arch: Arch, setting: Setting) -> float:
         FORMATS[name].write(folder, Exportable(Subnet(lowered).eval(), arch.key, data, False))
         question = Question.write(folder / "images.bin", split, lowered.resolution)
         answer = ask(name, folder, question, logits=8, threads=setting.threads, runs=100)
-    return float(np.median(answer.latencies_ms))
+    return timing(answer.calls).median_ms
 
 
 if __name__ == "__main__":

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -40,7 +39,8 @@ class FormatCheck:
 
     file, bytes: what was written. max_delta: largest |Δ logit| to the subnet that was scored, on `check_images` test
     images; `allowed`: what it may be. correct: of all `total` test images, counted from this format's own logits.
-    latency_ms, latency_p90_ms: median and 90th percentile of `runs` single images on `threads` CPU threads.
+    latency_ms, latency_p90_ms: median and 90th percentile of `runs` single images on `threads` CPU
+    threads; calls that another process disturbed are left out.
     versions: of what ran it. error: why it did not run, where it did not; then there are no figures.
     """
 
@@ -84,6 +84,7 @@ def check_format(name: str, folder: Path, question: Question, expected: Tensor, 
     expected: logits [k, classes] of the scored subnet for the first k images of `question`. threads: of the latency.
     """
     from nas.export.isolated import StandaloneError, ask
+    from workers.latency import timing
 
     chosen = FORMATS[name]
     given: dict[str, Any] = {
@@ -94,15 +95,15 @@ def check_format(name: str, folder: Path, question: Question, expected: Tensor, 
         answer = ask(name, folder, question, logits=len(expected), threads=threads)
     except StandaloneError as error:
         return FormatCheck(**given, error=str(error))
-    times = sorted(answer.latencies_ms)
+    taken = timing(answer.calls)
     return FormatCheck(
         **given,
         max_delta=float((answer.logits - expected).abs().max()),
         allowed=chosen.atol + chosen.rtol * float(expected.abs().max()),
         correct=answer.correct,
-        latency_ms=_percentile(times, 0.5),
-        latency_p90_ms=_percentile(times, 0.9),
-        runs=len(times),
+        latency_ms=taken.median_ms,
+        latency_p90_ms=taken.p90_ms,
+        runs=taken.n,
         versions=answer.versions,
     )
 
@@ -215,7 +216,3 @@ def describe_machine() -> str:
     from workers.latency import device_name
 
     return f"{device_name('cpu')}, {os.cpu_count()} CPUs"
-
-
-def _percentile(ordered: Sequence[float], share: float) -> float:
-    return ordered[math.ceil(share * len(ordered)) - 1]

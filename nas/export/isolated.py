@@ -56,11 +56,14 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model computed. logits: float32 [images asked for, classes]. latencies_ms: of batches of one image."""
+    """What a model computed. logits: float32 [images asked for, classes].
+
+    calls: wall and processor milliseconds of batches of one image, for `workers.latency.timing`.
+    """
 
     logits: Tensor
     correct: int
-    latencies_ms: list[float]
+    calls: list[tuple[float, float]]
     versions: dict[str, str]
 
 
