@@ -83,7 +83,7 @@ class SupernetEvaluator:
 
     def evaluate(self, archs: Sequence[Arch]) -> list[dict[str, float]]:
         """`{"top1": …}` for each architecture."""
-        with _exactly(self.threads):
+        with exactly(self.threads):
             return [self._score(arch) for arch in archs]
 
     def _score(self, arch: Arch) -> dict[str, float]:
@@ -148,7 +148,7 @@ def _device(module: nn.Module) -> torch.device:
 
 
 @contextmanager
-def _exactly(threads: int) -> Iterator[None]:
+def exactly(threads: int) -> Iterator[None]:
     """A fixed number of CPU threads; on a GPU fp32 that is no TF32, and the same kernels each time."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
