@@ -27,7 +27,7 @@ from machine import describe
 
 import nas
 from nas.run import Run
-from nas.searching import evaluator_spec
+from nas.evaluating import evaluator_spec
 from nas.trial import Trial
 
 SKIPPED = 4  # trials

@@ -24,7 +24,11 @@ class Chunks:
 
     @classmethod
     def __torch_function__(
-        cls, function: Callable[..., Tensor], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+        cls,
+        function: Callable[..., Tensor],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Chunks:
         first, *others = args
         return first.map(lambda part: function(part, *others, **(kwargs or {})))

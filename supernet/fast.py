@@ -18,7 +18,7 @@ from supernet.subnet import resized
 from supernet.trie import Node, Trie
 
 MEMORY = 1 << 30  # bytes
-TIE = 1e-3  # of the largest logit: answers nearer to each other than this are the reference's to give
+TIE = 2e-5  # of the largest logit: answers nearer to each other than this are the reference's to give
 
 
 class FastEvaluator:
@@ -120,10 +120,11 @@ def _answers(logits: Tensor, labels: Tensor) -> tuple[int, bool]:
 
 
 def _cached_images(supernet: SharedWeights) -> int:
-    """Images whose widest activations fit into the cache together."""
+    """Images whose widest activations fit into the cache together; equal parts, so that kernels are made for one size."""
     space = supernet.space
     widest = max(_values(block) for block in plan(space, space.largest()).blocks)
-    return max(1, min(BATCH, CACHE_BYTES // (4 * widest)))
+    fitting = max(1, CACHE_BYTES // (4 * widest))
+    return max(part for part in range(1, BATCH + 1) if BATCH % part == 0 and part <= fitting)
 
 
 def _values(block: Block) -> int:

@@ -84,7 +84,9 @@ class Trie:
             yield node
             stack += node.children.values()
 
-    def run(self, images: Callable[[int], Features], leaf: Callable[[Node, Features], None], heads: bool = True) -> None:
+    def run(
+        self, images: Callable[[int], Features], leaf: Callable[[Node, Features], None], heads: bool = True
+    ) -> None:
         """Runs every subnet on one batch, holding only what a branch still to come needs.
 
         images: the batch for a resolution. leaf: gets what comes out of a last block, normally logits.
