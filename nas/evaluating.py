@@ -50,7 +50,7 @@ def evaluator_of(
     from workers.evaluator import EvaluatorSpec
 
     name = evaluator or ("fast" if device == "cpu" else "reference")
-    options = {} if worker_memory is None else {"memory": int(worker_memory)}
+    options: dict[str, Any] = {} if worker_memory is None else {"memory": int(worker_memory)}
     factory = functools.partial(
         evaluator_from_arrays, run.space.to_dict(), data.mean, data.std, device,
         members=run.recipe.members, evaluator=name, **options,

@@ -1,4 +1,4 @@
-"""`Chunks`: one batch as several small tensors, so that what one operation writes is in the cache when the next reads it.
+"""`Chunks`: one batch as several small tensors, whose every operation finds in the cache what the last one wrote.
 
 A batch of 250 feature maps is tens of megabytes: each operation on it waits for memory, and each new result for pages
 from the system. The statistics of a batch norm need the whole batch, the operations do not.

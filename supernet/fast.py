@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -83,35 +84,47 @@ class FastEvaluator:
 
     def _count(self, subnets: Sequence[tuple[Supernet, Plan]]) -> list[int | None]:
         """Correct answers of each subnet, or None where they are for the reference to count."""
-        trie = Trie(subnets)
+        trie, tally = Trie(subnets), _Tally(len(subnets))
         for node in trie.nodes():
             node.prepare()
         for batch in self._calibration.split(BATCH):
-            trie.run(lambda size: Chunks([self._input(part, size) for part in batch.split(self._part)]), _ignore, False)
+            trie.run(partial(self._parts, batch), _ignore, heads=False)
         for node in trie.nodes():
             node.fold()
-        counts = [0] * len(subnets)
-        ties: set[int] = set()
-        for images, labels in zip(
-            self._validation.images.split(self._part), self._validation.labels.to(self._device).split(self._part)
-        ):
+        labels = self._validation.labels.to(self._device)
+        for images, truth in zip(self._validation.images.split(self._part), labels.split(self._part)):
+            trie.run(partial(self._input, images), partial(tally.add, truth))
+        return tally.counts()
 
-            def answer(node: Node, logits: Tensor) -> None:
-                correct, tied = _answers(logits, labels)
-                for leaf in node.leaves:
-                    counts[leaf] += correct
-                ties.update(node.leaves if tied else ())
-
-            trie.run(lambda size: self._input(images, size), answer)
-        return [None if i in ties else count for i, count in enumerate(counts)]
+    def _parts(self, batch: Tensor, size: int) -> Chunks:
+        return Chunks([self._input(part, size) for part in batch.split(self._part)])
 
     def _input(self, images: Tensor, size: int) -> Tensor:
         x = normalize(images, self._mean, self._std, device=self._device)
         return resized(x, size).contiguous(memory_format=torch.channels_last)
 
 
+class _Tally:
+    """Correct answers of each subnet of a trie."""
+
+    def __init__(self, subnets: int) -> None:
+        self._correct = [0] * subnets
+        self._tied = [False] * subnets
+
+    def add(self, labels: Tensor, node: Node, logits: Tensor) -> None:
+        """Counts the answers of the subnets that end in `node`: logits [n, classes], labels [n]."""
+        correct, tied = _answers(logits, labels)
+        for leaf in node.leaves:
+            self._correct[leaf] += correct
+            self._tied[leaf] |= tied
+
+    def counts(self) -> list[int | None]:
+        """For each subnet; None where an answer hangs on the order of additions."""
+        return [None if tied else count for tied, count in zip(self._tied, self._correct, strict=True)]
+
+
 def _answers(logits: Tensor, labels: Tensor) -> tuple[int, bool]:
-    """How many of the highest logits are the label's, and whether another logit is as good as as high anywhere."""
+    """How many of the highest logits are the label's, and whether one of another class is as good as as high."""
     if not torch.isfinite(logits).all():
         raise ValueError("the network's logits are not finite")
     top = logits.topk(2)
@@ -120,7 +133,7 @@ def _answers(logits: Tensor, labels: Tensor) -> tuple[int, bool]:
 
 
 def _cached_images(supernet: SharedWeights) -> int:
-    """Images whose widest activations fit into the cache together; equal parts, so that kernels are made for one size."""
+    """Images whose widest activations fit into the cache together; a batch's equal parts, as each size needs kernels."""
     space = supernet.space
     widest = max(_values(block) for block in plan(space, space.largest()).blocks)
     fitting = max(1, CACHE_BYTES // (4 * widest))

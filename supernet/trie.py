@@ -7,11 +7,9 @@ sharing them changes no result.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces.memory import BYTES, peak_values, weight_values
@@ -50,7 +48,7 @@ class Node:
         ops = dict(self._ops)
         for conv, norm in zip(self.block.layers, self.block.layers[1:]):
             if norm.op == "norm":
-                ops[conv.name] = self._norms[norm.name].folded(ops[conv.name])
+                ops[conv.name] = self._norms[norm.name].folded(ops[conv.name])  # type: ignore[arg-type]
                 ops[norm.name] = _unchanged
         self._ops, self._norms = ops, {}
 
@@ -118,9 +116,9 @@ def _peak_values(node: Node, held: int) -> int:
     """The most values of one image held at once, below and including `node`; held: by the branches above."""
     # operations here write new tensors, so up to three live beside what a runtime that works in place would hold
     most = held + 2 * peak_values(node.block)
-    *others, last = list(node.children.values()) or [None]
-    if last is None:
+    if not node.children:
         return most
+    *others, last = node.children.values()
     out = node.block.out_channels * node.block.out_size**2
     return max(most, _peak_values(last, held), *(_peak_values(child, held + out) for child in others))
 

@@ -87,7 +87,10 @@ class Pool(Protocol):
 
 
 class LocalPool:
-    """Evaluates in this process, `spec.batch` architectures per `wait`. Raises WorkerStartError when the factory raises."""
+    """Evaluates in this process, `spec.batch` architectures per `wait`.
+
+    Raises WorkerStartError when the factory raises.
+    """
 
     def __init__(self, spec: EvaluatorSpec) -> None:
         try:

@@ -72,8 +72,9 @@ class RayPool:
         max(1, floor(num_cpus)) threads, whatever the machine has, so that results do not depend on it.
     address: "local" starts a private Ray and ends it on closing; "auto" or "host:6379" connects to a cluster. Where
         this process is connected to Ray already, that connection is used and left alone.
-    evaluation_timeout: seconds after which an evaluation hangs, of a batch each; None lets it run. It also bounds how long a machine
-        that vanished without closing its connections goes unnoticed, which takes Ray about a minute.
+    evaluation_timeout: seconds, times the evaluations of a batch, after which it hangs; None lets it run. It also
+        bounds how long a machine that vanished without closing its connections goes unnoticed, which takes Ray about
+        a minute.
     Raises ConnectionError when no cluster answers at `address`, WorkerStartError when the factory cannot be pickled
     or a private Ray has not the GPUs for one actor.
     """
