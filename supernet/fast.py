@@ -128,12 +128,12 @@ def _answers(logits: Tensor, labels: Tensor) -> tuple[int, bool]:
     if not torch.isfinite(logits).all():
         raise ValueError("the network's logits are not finite")
     top = logits.topk(2)
-    nearest = (top.values[:, 0] - top.values[:, 1]).min() / logits.abs().max()
-    return int((top.indices[:, 0] == labels).sum()), bool(nearest < TIE)
+    nearest = (top.values[:, 0] - top.values[:, 1]).min()
+    return int((top.indices[:, 0] == labels).sum()), bool(nearest <= TIE * logits.abs().max())
 
 
 def _cached_images(supernet: SharedWeights) -> int:
-    """Images whose widest activations fit into the cache together; a batch's equal parts, as each size needs kernels."""
+    """Images whose widest activations fit into the cache together; it divides a batch, for each size needs kernels."""
     space = supernet.space
     widest = max(_values(block) for block in plan(space, space.largest()).blocks)
     fitting = max(1, CACHE_BYTES // (4 * widest))
