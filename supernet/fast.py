@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -12,14 +13,14 @@ from search_spaces.arch import Arch
 from search_spaces.plan import Block, Plan, plan
 from supernet.chunks import CACHE_BYTES, Chunks
 from supernet.data import Split, normalize
-from supernet.evaluate import BATCH, Channels, SupernetEvaluator, exactly
+from supernet.evaluate import BATCH, Channels, count_correct, exactly, recalibrate
 from supernet.mixture import Mixture, SharedWeights
 from supernet.model import Supernet
 from supernet.subnet import resized
 from supernet.trie import Node, Trie
 
 MEMORY = 1 << 30  # bytes
-TIE = 2e-5  # of the largest logit: answers nearer to each other than this are the reference's to give
+TIE = 2e-6  # of the largest logit: 4 times the most that benchmarks/evaluate.py saw rounding move two logits apart
 
 
 class FastEvaluator:
@@ -27,8 +28,8 @@ class FastEvaluator:
 
     Convolutions run in the memory format and the portions of a batch that suit the processor's caches; norms fold into
     them once their statistics are known; what architectures begin with in common is computed once (`Trie`). All that
-    changes the order of additions alone. An image whose two highest logits are so near that this could matter makes
-    its architecture the reference's to score.
+    changes the order of additions alone. Where the two highest logits of an image are so near that this could matter,
+    its batch is scored once more as the reference does.
 
     memory: bytes that weights and activations of one group of architectures may take, the data aside; a batch is
         evaluated in as many groups as that takes, of one architecture at least.
@@ -45,8 +46,7 @@ class FastEvaluator:
         threads: int = 1,
         memory: int = MEMORY,
     ) -> None:
-        self._reference = SupernetEvaluator(supernet, calibration, validation, mean, std, device, threads)
-        self._supernet, self._device, self._threads = self._reference.supernet, device, threads
+        self._supernet, self._device, self._threads = supernet.to(device).eval(), device, threads
         self._calibration, self._validation, self._mean, self._std = calibration, validation, mean, std
         self._memory = memory
         self._part = _cached_images(supernet) if device == "cpu" else BATCH
@@ -54,17 +54,15 @@ class FastEvaluator:
     def evaluate(self, archs: Sequence[Arch]) -> list[dict[str, float]]:
         """`{"top1": …}` for each architecture. Raises ValueError when a logit is not finite."""
         subnets = [self._subnet(arch) for arch in archs]
-        correct: list[int | None] = [None] * len(archs)
+        correct = [0] * len(archs)
         with exactly(self._threads), torch.no_grad():
             for group in self._groups(subnets):
-                counts = self._count([subnets[i] for i in group])
-                for position, count in zip(group, counts, strict=True):
-                    correct[position] = count
-        total = len(self._validation.labels)
-        return [
-            self._reference.evaluate([arch])[0] if count is None else {"top1": count / total}
-            for arch, count in zip(archs, correct, strict=True)
-        ]
+                tally = self._tally([subnets[i] for i in group])
+                for i, counts, tied in zip(group, tally.correct, tally.tied, strict=True):
+                    if tied.any():
+                        counts[tied] = self._settled(archs[i], tied)
+                    correct[i] = int(counts.sum())
+        return [{"top1": count / len(self._validation)} for count in correct]
 
     def _subnet(self, arch: Arch) -> tuple[Supernet, Plan]:
         supernet = self._supernet
@@ -82,19 +80,30 @@ class FastEvaluator:
         if group:
             yield group
 
-    def _count(self, subnets: Sequence[tuple[Supernet, Plan]]) -> list[int | None]:
-        """Correct answers of each subnet, or None where they are for the reference to count."""
-        trie, tally = Trie(subnets), _Tally(len(subnets))
+    def _tally(self, subnets: Sequence[tuple[Supernet, Plan]]) -> _Tally:
+        trie, tally = Trie(subnets), _Tally(len(subnets), math.ceil(len(self._validation) / BATCH))
         for node in trie.nodes():
             node.prepare()
         for batch in self._calibration.split(BATCH):
             trie.run(partial(self._parts, batch), _ignore, heads=False)
         for node in trie.nodes():
             node.fold()
-        labels = self._validation.labels.to(self._device)
-        for images, truth in zip(self._validation.images.split(self._part), labels.split(self._part)):
-            trie.run(partial(self._input, images), partial(tally.add, truth))
-        return tally.counts()
+        for number, batch in enumerate(self._batches()):
+            labels = batch.labels.to(self._device).split(self._part)
+            for images, truth in zip(batch.images.split(self._part), labels, strict=True):
+                trie.run(partial(self._input, images), partial(tally.add, number, truth))
+        return tally
+
+    def _settled(self, arch: Arch, batches: Tensor) -> Tensor:
+        """Correct answers in some of the validation batches, as the reference counts them: int64 [batches.sum()]."""
+        subnet = self._supernet.export(arch)
+        recalibrate(subnet, self._calibration, self._mean, self._std)
+        chosen = [batch for batch, is_tied in zip(self._batches(), batches.tolist(), strict=True) if is_tied]
+        return torch.tensor([count_correct(subnet, batch, self._mean, self._std) for batch in chosen])
+
+    def _batches(self) -> Iterator[Split]:
+        """The validation split as the reference takes it."""
+        yield from map(Split, self._validation.images.split(BATCH), self._validation.labels.split(BATCH))
 
     def _parts(self, batch: Tensor, size: int) -> Chunks:
         return Chunks([self._input(part, size) for part in batch.split(self._part)])
@@ -105,31 +114,23 @@ class FastEvaluator:
 
 
 class _Tally:
-    """Correct answers of each subnet of a trie."""
+    """The answers of a trie's subnets.
 
-    def __init__(self, subnets: int) -> None:
-        self._correct = [0] * subnets
-        self._tied = [False] * subnets
+    correct: int64 [subnets, batches]. tied: bool, likewise: whether an answer in the batch hangs on rounding.
+    """
 
-    def add(self, labels: Tensor, node: Node, logits: Tensor) -> None:
+    def __init__(self, subnets: int, batches: int) -> None:
+        self.correct = torch.zeros(subnets, batches, dtype=torch.int64)
+        self.tied = torch.zeros(subnets, batches, dtype=torch.bool)
+
+    def add(self, batch: int, labels: Tensor, node: Node, logits: Tensor) -> None:
         """Counts the answers of the subnets that end in `node`: logits [n, classes], labels [n]."""
-        correct, tied = _answers(logits, labels)
-        for leaf in node.leaves:
-            self._correct[leaf] += correct
-            self._tied[leaf] |= tied
-
-    def counts(self) -> list[int | None]:
-        """For each subnet; None where an answer hangs on the order of additions."""
-        return [None if tied else count for tied, count in zip(self._tied, self._correct, strict=True)]
-
-
-def _answers(logits: Tensor, labels: Tensor) -> tuple[int, bool]:
-    """How many of the highest logits are the label's, and whether one of another class is as good as as high."""
-    if not torch.isfinite(logits).all():
-        raise ValueError("the network's logits are not finite")
-    top = logits.topk(2)
-    nearest = (top.values[:, 0] - top.values[:, 1]).min()
-    return int((top.indices[:, 0] == labels).sum()), bool(nearest <= TIE * logits.abs().max())
+        if not torch.isfinite(logits).all():
+            raise ValueError("the network's logits are not finite")
+        top = logits.topk(2)
+        nearest = (top.values[:, 0] - top.values[:, 1]).min()
+        self.correct[node.leaves, batch] += (top.indices[:, 0] == labels).sum().cpu()
+        self.tied[node.leaves, batch] |= (nearest <= TIE * logits.abs().max()).cpu()
 
 
 def _cached_images(supernet: SharedWeights) -> int:
