@@ -7,7 +7,6 @@ from the system. The statistics of a batch norm need the whole batch, the operat
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, Self
 
 import torch
@@ -84,13 +83,9 @@ class Statistics:
         norm, of_batch = self._norm, (mean.to(first.dtype), var.to(first.dtype))
         return batch.map(lambda part: nn.functional.batch_norm(part, *of_batch, norm.weight, norm.bias, eps=norm.eps))
 
-    def folded(self, conv: nn.Conv2d) -> Callable[[Tensor], Tensor]:
-        """`conv` with this norm behind it as one convolution. At least one batch must have been seen."""
+    def folded(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and bias of a convolution and this norm behind it as one. At least one batch must have been seen."""
         norm, (mean, var) = self._norm, (total / self._batches for total in (self._mean, self._var))
         scale = norm.weight.double() / torch.sqrt(var + norm.eps)
-        weight = (conv.weight.double() * scale[:, None, None, None]).to(conv.weight.dtype)
-        bias = (norm.bias.double() - mean * scale).to(conv.weight.dtype)
-        weight = weight.contiguous(memory_format=torch.channels_last)
-        return partial(
-            nn.functional.conv2d, weight=weight, bias=bias, stride=conv.stride, padding=conv.padding, groups=conv.groups
-        )
+        bias = norm.bias.double() - mean * scale
+        return (weight.double() * scale[:, None, None, None]).to(weight.dtype), bias.to(weight.dtype)

@@ -6,15 +6,15 @@ sharing them changes no result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from search_spaces.memory import BYTES, peak_values, weight_values
-from search_spaces.plan import Block, Plan
+from search_spaces.plan import Block, Layer, Plan
 from supernet.chunks import Chunks, Statistics
+from supernet.convolution import convolution
 from supernet.model import Supernet
 from supernet.subnet import FORWARDS, Ops, PlainBlock
 
@@ -33,24 +33,27 @@ class Node:
         self.leaves: list[int] = []
         self._ops: Ops = {}
         self._norms: dict[str, Statistics] = {}
+        self._convs: dict[Layer, nn.Conv2d] = {}
 
     def prepare(self) -> None:
         """Slices the weights."""
         plain = PlainBlock(self.block).to(next(self.supernet.parameters()).device)
         self.supernet.fill(plain)
-        plain.to(memory_format=torch.channels_last).requires_grad_(False)
-        layers: Mapping[str, nn.Module] = plain._modules  # type: ignore[assignment]
+        layers: dict[str, nn.Module] = dict(plain.requires_grad_(False).named_children())
         self._norms = {name: Statistics(m) for name, m in layers.items() if isinstance(m, nn.BatchNorm2d)}
-        self._ops = {**layers, **self._norms}  # type: ignore[dict-item]
+        self._convs = {layer: layers[layer.name] for layer in self.block.layers if layer.op == "conv"}
+        convs = {layer.name: _of_parts(convolution(layer, m.weight, m.bias)) for layer, m in self._convs.items()}
+        self._ops = {**layers, **self._norms, **convs}
 
     def fold(self) -> None:
         """From now on the norms use the statistics gathered; each becomes part of the convolution before it."""
         ops = dict(self._ops)
         for conv, norm in zip(self.block.layers, self.block.layers[1:]):
             if norm.op == "norm":
-                ops[conv.name] = self._norms[norm.name].folded(ops[conv.name])  # type: ignore[arg-type]
+                folded = self._norms[norm.name].folded(self._convs[conv].weight)
+                ops[conv.name] = _of_parts(convolution(conv, *folded))
                 ops[norm.name] = _unchanged
-        self._ops, self._norms = ops, {}
+        self._ops, self._norms, self._convs = ops, {}, {}
 
     @property
     def has_norms(self) -> bool:
@@ -125,3 +128,8 @@ def _peak_values(node: Node, held: int) -> int:
 
 def _unchanged(x: Features) -> Features:
     return x
+
+
+def _of_parts(function: Callable[[Tensor], Tensor]) -> Callable[[Features], Features]:
+    """`function` of a tensor, or of each part."""
+    return lambda x: x.map(function) if isinstance(x, Chunks) else function(x)
