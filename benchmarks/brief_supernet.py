@@ -1,7 +1,9 @@
-"""A supernet that is trained for a minute: single paths under a limit, so that its subnets differ as real ones do."""
+"""A supernet that is trained for two minutes (single paths under a limit), and an evolution on it."""
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,15 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
+from nas.problem import Problem
+from nas.strategies.evolution import EvolutionStrategy
+from nas.trial import Trial
 from search_spaces import catalog
+from search_spaces.arch import Arch
+from search_spaces.cost import costs
 from search_spaces.plan import plan
 from supernet.data import ImageData, normalize
+from supernet.evaluate import predict, recalibrate
 from supernet.model import Supernet
 
 MOST_MACS = 40e6
@@ -47,3 +55,40 @@ def trained(data: ImageData, steps: int, seed: int, keep: Path | None = None) ->
     if keep is not None:
         save_file(supernet.state_dict(), keep)
     return supernet.eval()
+
+
+@dataclass(frozen=True)
+class Evolved:
+    """The trials of an evolution. right: whether each validation image was answered rightly, bool [trials, images]."""
+
+    archs: list[Arch]
+    macs: np.ndarray
+    right: np.ndarray
+
+
+def evolved(supernet: Supernet, data: ImageData, keep: Path, n_trials: int = 96) -> Evolved:
+    """`n_trials` of an evolution (seed 0, lookahead 8, at most 20M MACs), read from `keep` where it exists."""
+    space = supernet.space
+    if not keep.exists():
+        problem = Problem(
+            space, {"top1": "maximize", "macs": "minimize"}, {"macs": 20e6}, functools.partial(costs, space)
+        )
+        strategy, trials, taken, right = EvolutionStrategy(problem, 0), [], set(), []
+        for number in range(n_trials):
+            if number >= 8:
+                strategy.tell(trials[number - 8])
+            arch = strategy.ask(number, taken)
+            taken.add(arch.key)
+            subnet = supernet.export(arch)
+            recalibrate(subnet, data.calibration.images, data.mean, data.std)
+            logits = predict(subnet, data.validation.images, data.mean, data.std)
+            right.append((logits.argmax(1) == data.validation.labels).numpy())
+            metrics = {"top1": float(right[-1].mean()), **problem.costs(arch)}
+            trials.append(Trial(number, arch, "complete", metrics, problem.constraints(metrics), "", 0.0))
+        genes = [space.encode(trial.arch) for trial in trials]
+        macs = [trial.metrics["macs"] for trial in trials]
+        np.savez(keep, genes=genes, macs=macs, bits=np.packbits(right, axis=1))
+    kept = np.load(keep)
+    right = np.unpackbits(kept["bits"], axis=1)[:, : len(data.validation)].astype(bool)
+    archs = [space.decode(genes.tolist()) for genes in kept["genes"]]
+    return Evolved(archs[:n_trials], kept["macs"][:n_trials], right[:n_trials])
