@@ -66,7 +66,7 @@ class Evolved:
     right: np.ndarray
 
 
-def evolved(supernet: Supernet, data: ImageData, keep: Path, n_trials: int = 96) -> Evolved:
+def evolved(supernet: Supernet, data: ImageData, keep: Path, n_trials: int = 80) -> Evolved:
     """`n_trials` of an evolution (seed 0, lookahead 8, at most 20M MACs), read from `keep` where it exists."""
     space = supernet.space
     if not keep.exists():

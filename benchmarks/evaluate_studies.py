@@ -86,7 +86,7 @@ def calibration(supernet: Supernet, data: ImageData, archs: list[Arch], n: int =
         taus = [kendalltau(full[part], found[part])[0] for part in (slice(None), slice(n // 2), slice(n // 2, None))]
         print(
             f"{name}: tau {taus[0]:.3f} (small {taus[1]:.3f}, large {taus[2]:.3f}), "
-            f"mean {100 * (found - full).mean():+.2f} points, mean difference {100 * abs(found - full).mean():.2f}, n = {n}"
+            f"mean {100 * (found - full).mean():+.2f} points, absolute {100 * abs(found - full).mean():.2f}, n = {n}"
         )
 
 
