@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from supernet.mixture import SharedWeights
     from workers.evaluator import EvaluatorSpec
 
-BATCH = 8  # subnets in a call of the fast evaluator: more share little more, and hold up Ctrl-C
+BATCH = 32  # most subnets in a call of the fast evaluator, where the lookahead lets as many wait for a worker
 
 
 def check_evaluator(name: str | None, worker_memory: float | None) -> None:

@@ -7,7 +7,7 @@ sharing them changes no result.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from torch import Tensor, nn
 
@@ -41,9 +41,9 @@ class Node:
         self.supernet.fill(plain)
         layers: dict[str, nn.Module] = dict(plain.requires_grad_(False).named_children())
         self._norms = {name: Statistics(m) for name, m in layers.items() if isinstance(m, nn.BatchNorm2d)}
-        self._convs = {layer: layers[layer.name] for layer in self.block.layers if layer.op == "conv"}
+        self._convs = {layer: cast(nn.Conv2d, layers[layer.name]) for layer in self.block.layers if layer.op == "conv"}
         convs = {layer.name: _of_parts(convolution(layer, m.weight, m.bias)) for layer, m in self._convs.items()}
-        self._ops = {**layers, **self._norms, **convs}
+        self._ops = cast(Ops, {**layers, **self._norms, **convs})
 
     def fold(self) -> None:
         """From now on the norms use the statistics gathered; each becomes part of the convolution before it."""
@@ -130,6 +130,6 @@ def _unchanged(x: Features) -> Features:
     return x
 
 
-def _of_parts(function: Callable[[Tensor], Tensor]) -> Callable[[Features], Features]:
+def _of_parts(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """`function` of a tensor, or of each part."""
     return lambda x: x.map(function) if isinstance(x, Chunks) else function(x)
