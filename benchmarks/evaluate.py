@@ -1,7 +1,7 @@
 """Subnets per second of the evaluators, and what the fast one's parts are worth. Figures: benchmarks/README.md.
 
     python benchmarks/evaluate.py speed --data cifar10:data --keep runs/evaluate    # one thread; on a quiet machine
-    python benchmarks/evaluate.py answers | sharing | formats | growth | memory | calibration | racing | search
+    python benchmarks/evaluate.py PART    # answers, rounding, sharing, formats, growth, memory, calibration, racing, search
 
 `--keep` holds what takes long to make: the brief supernet, and the trials of an evolution on it with their answers.
 """
@@ -28,7 +28,7 @@ from torch import Tensor
 from search_spaces import catalog
 from search_spaces.arch import Arch
 from search_spaces.plan import plan
-from supernet import datasets, evaluators
+from supernet import datasets, evaluators, fast
 from supernet.data import ImageData, Split, normalize, prepare
 from supernet.evaluate import BATCH, predict, recalibrate
 from supernet.layers import ElasticBatchNorm2d
@@ -115,9 +115,26 @@ def answers(supernet: Supernet, data: ImageData, archs: list[Arch], n: int = 16)
         recalibrate(subnet, data.calibration.images, data.mean, data.std)
         expected = predict(subnet, data.validation.images, data.mean, data.std).argmax(1)
         split = Split(data.validation.images, expected)
-        fast = evaluators.get("fast")(supernet, data.calibration.images, split, data.mean, data.std)
-        wrong += round((1 - fast.evaluate([arch])[0]["top1"]) * len(split))
+        evaluator = fast.FastEvaluator(supernet, data.calibration.images, split, data.mean, data.std)
+        wrong += round((1 - evaluator.evaluate([arch])[0]["top1"]) * len(split))
     print(f"{wrong} of {n * len(data.validation)} answers differ from the reference's ({n} subnets)")
+
+
+def rounding(supernet: Supernet, data: ImageData, archs: list[Arch], n: int = 8, images: int = 1000) -> None:
+    """How far rounding moves the two highest logits apart, relative to the largest: what `supernet.fast.TIE` covers."""
+    few = Split(data.validation.images[:images], data.validation.labels[:images])
+    most, logits = 0.0, []
+    fast._Tally.add = lambda self, batch, labels, node, out: logits.append(out)  # type: ignore[assignment,method-assign]
+    for arch in archs[:: len(archs) // n][:n]:
+        logits.clear()
+        fast.FastEvaluator(supernet, data.calibration.images, few, data.mean, data.std).evaluate([arch])
+        subnet = supernet.export(arch)
+        recalibrate(subnet, data.calibration.images, data.mean, data.std)
+        expected = predict(subnet, few.images, data.mean, data.std)
+        top = expected.topk(2)
+        moved = (torch.cat(logits).gather(1, top.indices) - top.values) @ torch.tensor([1.0, -1.0])
+        most = max(most, float(moved.abs().max() / expected.abs().max()))
+    print(f"rounding moves the two highest logits apart by at most {most:.1e} of the largest ({n} x {images} images)")
 
 
 def sharing(supernet: Supernet, data: ImageData, archs: list[Arch]) -> None:
@@ -179,8 +196,8 @@ def growth(supernet: Supernet, data: ImageData, archs: list[Arch]) -> None:
         net.load_state_dict(supernet.state_dict())
         chosen = [space.arch_from_dict({**arch.to_dict(), "resolution": size}) for arch in archs[:n]]
         split = Split(data.validation.images[:images], data.validation.labels[:images]) if images > 500 else few
-        fast = evaluators.get("fast")(net.eval(), data.calibration.images[:500], split, data.mean, data.std)
-        seconds = _best(lambda: fast.evaluate(chosen), 3)  # noqa: B023
+        evaluator = fast.FastEvaluator(net.eval(), data.calibration.images[:500], split, data.mean, data.std)
+        seconds = _best(functools.partial(evaluator.evaluate, chosen), 2)
         print(f"{n} candidates, 500 + {images} images of {size} pixels: {seconds:.2f} s, {seconds / n:.2f} s each")
 
 
@@ -195,7 +212,7 @@ def peak(supernet: Supernet, data: ImageData, archs: list[Arch], out: argparse.N
     """What `memory` runs: a few images, as the peak does not depend on how many batches there are."""
     few = Split(data.validation.images[:250], data.validation.labels[:250])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    evaluator = evaluators.get("fast")(
+    evaluator = fast.FastEvaluator(
         supernet, data.calibration.images[:500], few, data.mean, data.std, memory=int(out.memory) or 1
     )
     if out.memory:
@@ -233,7 +250,7 @@ def search(supernet: Supernet, data: ImageData, archs: list[Arch], out: argparse
 
 PARTS = {
     part.__name__: part
-    for part in (speed, answers, sharing, formats, growth, memory, peak, calibration, racing, search)
+    for part in (speed, answers, rounding, sharing, formats, growth, memory, peak, calibration, racing, search)
 }
 
 
