@@ -1,7 +1,8 @@
 """Subnets per second of the evaluators, and what the fast one's parts are worth. Figures: benchmarks/README.md.
 
     python benchmarks/evaluate.py speed --data cifar10:data --keep runs/evaluate    # one thread; on a quiet machine
-    python benchmarks/evaluate.py PART    # answers, rounding, sharing, formats, growth, memory, calibration, racing, search
+    python benchmarks/evaluate.py PART    # answers, rounding, sharing, formats, growth, memory, calibration, racing or
+                                          # search
 
 `--keep` holds what takes long to make: the brief supernet, and the trials of an evolution on it with their answers.
 """
