@@ -26,8 +26,8 @@ import numpy as np
 from machine import describe
 
 import nas
+from nas.evaluating import evaluator_spec
 from nas.run import Run
-from nas.searching import evaluator_spec
 from nas.trial import Trial
 
 SKIPPED = 4  # trials

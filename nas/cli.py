@@ -108,6 +108,15 @@ def search(
         ),
     ] = None,
     score: Annotated[str, typer.Option(help="inherited, or calibrated by `nas trust`.")] = "inherited",
+    evaluator: Annotated[
+        str | None,
+        typer.Option(
+            help="fast, or reference: one by one. They answer alike.", show_default="fast; reference on a GPU"
+        ),
+    ] = None,
+    worker_memory: Annotated[
+        str | None, typer.Option(help="Bytes for what a worker evaluates at a time, such as 512M.", show_default="1G")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Decides every proposal.")] = 0,
     address: Annotated[str, typer.Option(envvar="RAY_ADDRESS", help="Ray: local, auto or host:6379.")] = "local",
     num_cpus: Annotated[float, typer.Option(min=0, help="CPUs that Ray reserves for a worker.")] = 1,
@@ -129,7 +138,7 @@ def search(
         min_macs=min_macs, max_macs=max_macs, min_params=min_params, max_params=max_params,
         max_latency_ms=max_latency_ms, max_memory=max_memory, max_weight_bytes=max_weight_bytes, min_top1=min_top1,
         profile=profile, score=score, seed=seed, num_cpus=num_cpus, num_gpus=num_gpus, lookahead=lookahead,
-        evaluation_timeout=evaluation_timeout,
+        evaluation_timeout=evaluation_timeout, evaluator=evaluator, worker_memory=worker_memory,
     )  # fmt: skip
     from nas.progress import SearchProgress
     from nas.signals import stop_requests
@@ -139,17 +148,21 @@ def search(
     end_search(opened, study_name, study, n_trials)
 
 
-def _search_settings(objective: list[str] | None, profile: list[Path] | None, **options: Any) -> dict[str, Any]:
+def _search_settings(
+    objective: list[str] | None, profile: list[Path] | None, worker_memory: str | None, **options: Any
+) -> dict[str, Any]:
     """The options of `nas search` as `search_run` takes them.
 
     Raises ValueError for what is no quantity, ProfileError for a file that is no profile.
     """
     from nas.profiles import Profile
+    from nas.quantities import parse_quantity
     from nas.searching import DEFAULT_OBJECTIVES
 
     limits = limits_of(**{name: options.pop(name) for name in inspect.signature(limits_of).parameters})
     return {
         **options,
+        "worker_memory": None if worker_memory is None else parse_quantity(worker_memory),
         "limits": limits,
         "profiles": [Profile.read(file) for file in profile or []],
         "objectives": objective or DEFAULT_OBJECTIVES,

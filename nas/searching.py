@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from nas import front_latency, pareto, strategies
+from nas.evaluating import check_evaluator, context_of, evaluator_spec
 from nas.problem import Problem
 from nas.profiles import Profile, contexts, contexts_of, costs_with, keep
 from nas.quantities import LATENCY
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from nas.store import StoredStudy
     from nas.study import Study
     from nas.trial import Trial
-    from supernet.data import ImageData
-    from supernet.mixture import SharedWeights
-    from workers.evaluator import EvaluatorSpec
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +51,8 @@ def search_run(
     evaluation_timeout: float | None = None,
     lookahead: int = LOOKAHEAD,
     score: str = "inherited",
+    evaluator: str | None = None,
+    worker_memory: float | None = None,
     profiles: Sequence[Profile] = (),
     seed: int = 0,
     address: str = "local",
@@ -71,6 +70,9 @@ def search_run(
     limits: upper limits on any of these, or pairs (lowest, highest). objectives: their names, the most important first.
     score: "inherited", or "calibrated": `top1` then is the stand-alone accuracy that the calibration of `nas trust`
     predicts, `top1_std` its standard deviation, and `top1_inherited` what was measured. A study has one of the two.
+    evaluator: a name in `supernet.evaluators.EVALUATORS`; by default "fast", and "reference" on a GPU, where "fast" has
+    not been measured. They give the same answers, so a study may go on with another one.
+    worker_memory: bytes for the weights and activations of the subnets that "fast" evaluates at a time.
     num_workers: Ray actors; by default one for each CPU, but no more than `lookahead`; 0 evaluates in this process.
     num_gpus: where it is not 0, subnets are scored on a GPU. Such a study is another one than on the CPU, and shares no
     evaluations with it: accuracies may differ by an image.
@@ -82,7 +84,7 @@ def search_run(
     check_search(
         run, study_name=study_name, strategy=strategy, limits=limits, objectives=objectives, score=score, seed=seed,
         profiles=profiles, num_workers=num_workers, evaluation_timeout=evaluation_timeout, lookahead=lookahead,
-        address=address,
+        address=address, evaluator=evaluator, worker_memory=worker_memory,
     )  # fmt: skip
     storage = run.study(study_name)
 
@@ -90,7 +92,7 @@ def search_run(
 
     with run.publishing(storage):
         keep(run, profiles)
-        spec, context = evaluator_spec(run, "cuda" if num_gpus else "cpu")
+        spec, context = evaluator_spec(run, "cuda" if num_gpus else "cpu", evaluator, worker_memory)
         derive = calibrated(load_calibration(run, context["weights"])) if score == "calibrated" else None
         return search(
             run.space,
@@ -130,6 +132,8 @@ def check_search(
     evaluation_timeout: float | None = None,
     lookahead: int = LOOKAHEAD,
     score: str = "inherited",
+    evaluator: str | None = None,
+    worker_memory: float | None = None,
     profiles: Sequence[Profile] = (),
     seed: int = 0,
     address: str = "local",
@@ -145,6 +149,7 @@ def check_search(
     check_timeout(evaluation_timeout, num_workers)
     if num_workers != 0:
         check_address(address)
+    check_evaluator(evaluator, worker_memory)
     if score not in SCORES:
         raise ValueError(f"unknown score {score!r}; valid: {', '.join(SCORES)}")
     if score == "calibrated":
@@ -164,33 +169,6 @@ def directions(objectives: Sequence[str]) -> dict[str, str]:
 def _require_profile(metrics: Sequence[str], profiles: Sequence[Profile]) -> None:
     if not profiles and (asked := [name for name in metrics if name.startswith(LATENCY)]):
         raise ValueError(f"{asked[0]} needs a device profile: --profile FILE, which `nas profile RUN -o FILE` makes")
-
-
-def evaluator_spec(run: Run, device: str = "cpu") -> tuple[EvaluatorSpec, dict[str, str]]:
-    """How workers build the run's evaluator, and what its results depend on: the weights, the split, a GPU."""
-    from nas.training import load_trained
-
-    return evaluator_of(run, *load_trained(run), device)
-
-
-def evaluator_of(
-    run: Run, supernet: SharedWeights, state: Mapping[str, Any], data: ImageData, device: str = "cpu"
-) -> tuple[EvaluatorSpec, dict[str, str]]:
-    """`evaluator_spec` of what `load_trained` gave."""
-    from supernet.evaluate import evaluator_from_arrays, shared_arrays
-    from workers.evaluator import EvaluatorSpec
-
-    factory = functools.partial(
-        evaluator_from_arrays, run.space.to_dict(), data.mean, data.std, device, members=run.recipe.members
-    )
-    spec = EvaluatorSpec(factory, shared_arrays(supernet.state_dict(), data))
-    context = context_of(state)
-    return spec, context if device == "cpu" else context | {"device": device}
-
-
-def context_of(state: Mapping[str, Any]) -> dict[str, str]:
-    """What evaluations depend on, from the state of the run's checkpoint: the weights and the split."""
-    return {"weights": state["weights_hash"][:16], "data": state["data"][:16], "split": "validation"}
 
 
 def is_stale(run: Run, context: Mapping[str, str]) -> bool:

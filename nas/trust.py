@@ -199,7 +199,7 @@ def _train_missing(
 def _inherited(run: Run, supernet: Any, state: dict[str, Any], data: ImageData, sample: Sequence[Arch]) -> list[float]:
     """The search's own score of every architecture, from the run's evaluation cache where it is there."""
     from nas.cache import EvaluationCache
-    from nas.searching import evaluator_of
+    from nas.evaluating import evaluator_of
 
     spec, context = evaluator_of(run, supernet, state, data)
     cache, evaluator = EvaluationCache(run.evaluations, json.dumps(context, sort_keys=True)), None

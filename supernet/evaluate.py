@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from search_spaces.arch import Arch
 from search_spaces.network import NetworkSpace
+from supernet import evaluators
 from supernet.data import ImageData, Split, normalize
 from supernet.mixture import SharedWeights, make_supernet
 from supernet.subnet import Subnet, resized
@@ -83,7 +84,7 @@ class SupernetEvaluator:
 
     def evaluate(self, archs: Sequence[Arch]) -> list[dict[str, float]]:
         """`{"top1": …}` for each architecture."""
-        with _exactly(self.threads):
+        with exactly(self.threads):
             return [self._score(arch) for arch in archs]
 
     def _score(self, arch: Arch) -> dict[str, float]:
@@ -113,10 +114,13 @@ def evaluator_from_arrays(
     device: str,
     shared: Mapping[str, np.ndarray],
     members: int = 1,
-) -> SupernetEvaluator:
+    evaluator: str = "fast",
+    **options: Any,
+) -> Any:
     """The evaluator over `shared_arrays`, whose memory it uses in place and never writes to.
 
     space: `NetworkSpace.to_dict()`. device: "cpu" or "cuda". members: weight sets of the supernet.
+    evaluator: a name in `supernet.evaluators.EVALUATORS`; options: what it takes beside what all take.
     """
     tensors = {name: readonly(array) for name, array in shared.items()}
     weights = {n.removeprefix("weights."): t for n, t in tensors.items() if n.startswith("weights.")}
@@ -124,7 +128,7 @@ def evaluator_from_arrays(
         supernet = make_supernet(NetworkSpace.from_dict(space), members)
     supernet.load_state_dict(weights, assign=True)
     split = Split(tensors["validation"], tensors["labels"])
-    return SupernetEvaluator(supernet, tensors["calibration"], split, mean, std, device)
+    return evaluators.get(evaluator)(supernet, tensors["calibration"], split, mean, std, device, **options)
 
 
 def readonly(array: np.ndarray) -> Tensor:
@@ -148,7 +152,7 @@ def _device(module: nn.Module) -> torch.device:
 
 
 @contextmanager
-def _exactly(threads: int) -> Iterator[None]:
+def exactly(threads: int) -> Iterator[None]:
     """A fixed number of CPU threads; on a GPU fp32 that is no TF32, and the same kernels each time."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

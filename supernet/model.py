@@ -11,7 +11,7 @@ from search_spaces.arch import Arch
 from search_spaces.network import NetworkSpace
 from search_spaces.plan import Block, Layer, plan
 from supernet.layers import ElasticBatchNorm2d, ElasticConv2d, ElasticLinear
-from supernet.subnet import FORWARDS, Ops, Subnet, drop_connect_rates, regularized, resized
+from supernet.subnet import FORWARDS, Ops, PlainBlock, Subnet, drop_connect_rates, regularized, resized
 
 
 class ElasticBlock(nn.Module):
@@ -88,16 +88,18 @@ class Supernet(nn.Module):
         statistics are the supernet's mixture: recalibrate them (`supernet.evaluate.recalibrate`) before the subnet is
         scored.
         """
-        lowered = plan(self.space, arch)
-        device = next(self.parameters()).device
-        subnet = Subnet(lowered).to(device)
+        subnet = Subnet(plan(self.space, arch)).to(next(self.parameters()).device)
         for plain in subnet.plain_blocks():
-            elastic = self.elastic(plain.block)
-            for layer in plain.block.layers:
-                elastic.get_submodule(layer.name).export_to(  # type: ignore[operator]
-                    plain.get_submodule(layer.name), layer, elastic.level(plain.block)
-                )
+            self.fill(plain)
         return subnet.train(self.training)
+
+    def fill(self, plain: PlainBlock) -> None:
+        """Copies the sliced weights of `plain.block`, a block of a plan, into it."""
+        elastic = self.elastic(plain.block)
+        for layer in plain.block.layers:
+            elastic.get_submodule(layer.name).export_to(  # type: ignore[operator]
+                plain.get_submodule(layer.name), layer, elastic.level(plain.block)
+            )
 
     def elastic(self, block: Block) -> ElasticBlock:
         """The weights that `block`, of a plan, is a slice of."""

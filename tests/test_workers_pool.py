@@ -113,6 +113,30 @@ def test_an_evaluator_that_gives_too_few_answers_fails(make_pool: MakePool) -> N
     assert "0 answers for 1 architecture" in result.error
 
 
+class BatchingEvaluator:
+    """Says how many architectures it was given at once, and takes offence at one of them."""
+
+    def evaluate(self, archs: Any) -> list[dict[str, float]]:
+        if ARCHS[3] in archs:
+            raise ValueError("bad shape")
+        return [{"top1": 1.0, "together": float(len(archs))} for _ in archs]
+
+
+def test_architectures_are_evaluated_together_up_to_the_batch(make_pool: MakePool) -> None:
+    pool = make_pool(EvaluatorSpec(BatchingEvaluator, batch=4))
+    results = results_of(pool, ARCHS)
+    assert [r.number for r in results if r.error] == [3]
+    together = [r.metrics["together"] for r in results if r.metrics]
+    assert max(together) == 4
+    if isinstance(pool, LocalPool):  # one of the first four is bad, so they were evaluated one by one
+        assert together == [1.0] * 3 + [4.0] * 16
+
+
+def test_by_default_architectures_are_evaluated_one_by_one(make_pool: MakePool) -> None:
+    results = results_of(make_pool(EvaluatorSpec(BatchingEvaluator)), ARCHS)
+    assert [r.metrics and r.metrics["together"] for r in results] == [1.0] * 3 + [None] + [1.0] * 16
+
+
 class SharedEvaluator:
     def __init__(self, shared: Any) -> None:
         self.shared = shared

@@ -13,9 +13,9 @@ SPACE = choice_space()
 ARCH = SPACE.sample(np.random.default_rng(0))
 
 
-def queue_of(n: int, seconds: float | None = None, call_seconds: float = 0.03) -> TaskQueue:
+def queue_of(n: int, seconds: float | None = None, call_seconds: float = 0.03, batch: int = 1) -> TaskQueue:
     """`n` tasks queued, after an evaluation that took `seconds`."""
-    queue = TaskQueue(call_seconds)
+    queue = TaskQueue(call_seconds, batch)
     if seconds is not None:
         queue.finished([Result(0, {}, None, "worker", seconds)])
     for number in range(n):
@@ -43,6 +43,18 @@ def calls(queue: TaskQueue, num_workers: int) -> list[list[int]]:
 )
 def test_short_evaluations_share_a_call(seconds: float | None, expected: list[list[int]]) -> None:
     assert calls(queue_of(8, seconds), 2) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(None, [[0, 1, 2], [3, 4, 5]]), (10.0, [[0, 1, 2], [3, 4, 5]]), (0.0, [[0, 1, 2, 3]])]
+)
+def test_a_batch_shares_a_call_however_long_it_takes(seconds: float | None, expected: list[list[int]]) -> None:
+    queue = queue_of(8, seconds, batch=3)
+    assert calls(queue, 2)[: len(expected)] == expected
+
+
+def test_a_batch_is_no_reason_to_leave_a_worker_idle() -> None:
+    assert calls(queue_of(4, 10.0, batch=8), 2) == [[0, 1], [2, 3]]
 
 
 def test_the_share_of_a_worker_is_that_of_all_work() -> None:

@@ -13,7 +13,7 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from search_spaces.arch import ArchLike
 from workers.evaluator import Evaluator, EvaluatorSpec
-from workers.pool import Result, Task, WorkerStartError, check_timeout, describe, run_task, worker_name
+from workers.pool import Result, Task, WorkerStartError, check_timeout, describe, run_together, worker_name
 from workers.ray_connect import connect, environment, warn_if_short_of
 from workers.task_queue import TaskQueue
 
@@ -29,9 +29,11 @@ class _Worker:
 
     def __init__(self) -> None:
         self._evaluator: Evaluator | None = None
+        self._batch = 1
 
-    def start(self, factory: Any, shared: Any) -> str | None:
+    def start(self, factory: Any, shared: Any, batch: int) -> str | None:
         """Builds the evaluator; returns the error, or None."""
+        self._batch = batch
         try:
             self._evaluator = EvaluatorSpec(factory, shared).build()
         except Exception as error:
@@ -40,7 +42,10 @@ class _Worker:
 
     def evaluate(self, tasks: tuple[Task, ...]) -> list[Result]:
         assert self._evaluator is not None
-        return [run_task(self._evaluator, task, worker_name()) for task in tasks]
+        results: list[Result] = []
+        for i in range(0, len(tasks), self._batch):
+            results += run_together(self._evaluator, tasks[i : i + self._batch], worker_name())
+        return results
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,9 @@ class RayPool:
         max(1, floor(num_cpus)) threads, whatever the machine has, so that results do not depend on it.
     address: "local" starts a private Ray and ends it on closing; "auto" or "host:6379" connects to a cluster. Where
         this process is connected to Ray already, that connection is used and left alone.
-    evaluation_timeout: seconds after which an evaluation hangs; None lets it run. It also bounds how long a machine
-        that vanished without closing its connections goes unnoticed, which takes Ray about a minute.
+    evaluation_timeout: seconds, times the evaluations of a batch, after which it hangs; None lets it run. It also
+        bounds how long a machine that vanished without closing its connections goes unnoticed, which takes Ray about
+        a minute.
     Raises ConnectionError when no cluster answers at `address`, WorkerStartError when the factory cannot be pickled
     or a private Ray has not the GPUs for one actor.
     """
@@ -91,7 +97,7 @@ class RayPool:
         if self._owns_ray:
             connect(address, math.ceil(num_workers * num_cpus), None if num_gpus else 0)
         self._shared: ray.ObjectRef | None = None
-        self._queue = TaskQueue(min(_CALL_SECONDS, self._timeout / 10))
+        self._queue = TaskQueue(min(_CALL_SECONDS, self._timeout / 10), spec.batch)
         self._idle: list[Any] = []
         self._busy: dict[ray.ObjectRef, _Call] = {}
         self._failed_starts = 0
@@ -156,12 +162,13 @@ class RayPool:
             under_way = sum(len(call.tasks) for call in self._busy.values())
             tasks = self._queue.take(self._size, len(self._idle), under_way)
             actor = self._idle.pop()
-            self._busy[actor.evaluate.remote(tasks)] = _Call(actor, tasks, time.monotonic() + self._timeout)
+            deadline = time.monotonic() + self._timeout * min(len(tasks), self._spec.batch)
+            self._busy[actor.evaluate.remote(tasks)] = _Call(actor, tasks, deadline)
 
     def _start_actor(self) -> None:
         actor = self._actor_class.remote()
         try:
-            started = actor.start.remote(self._spec.factory, self._shared)
+            started = actor.start.remote(self._spec.factory, self._shared, self._spec.batch)
         except TypeError as error:
             raise WorkerStartError(f"the evaluator cannot be sent to a worker: {error}") from error
         self._busy[started] = _Call(actor)

@@ -15,15 +15,17 @@ _MEMORY = 0.1  # weight of the newest evaluation in the running mean of their se
 
 
 class TaskQueue:
-    """Evaluations in order of submission; several short ones go out in one call.
+    """Evaluations in order of submission; several go out in one call where they are short, or faster together.
 
     A lost call of several tasks does not tell which of them is to blame. So none is: each goes out alone from then
     on, and only a worker that is lost to a single evaluation counts against it.
 
-    call_seconds: what a call of several evaluations should take; longer ones go out one by one.
+    call_seconds: what a call of several short evaluations should take.
+    batch: as many go out in one call however long they take.
     """
 
-    def __init__(self, call_seconds: float) -> None:
+    def __init__(self, call_seconds: float, batch: int = 1) -> None:
+        self._batch = batch
         self._tasks: deque[Task] = deque()
         self._call_seconds = call_seconds
         self._mean_seconds: float | None = None
@@ -87,10 +89,10 @@ class TaskQueue:
         self._tasks.extendleft(replace(task, alone=True) for task in reversed(tasks))
 
     def _most(self) -> int:
-        """Evaluations that fit into a call; 1 until it is known how long they take."""
+        """Evaluations that fit into a call; no more than the batch until it is known how long they take."""
         if self._mean_seconds is None:
-            return 1
-        return max(1, int(self._call_seconds / max(self._mean_seconds, 1e-6)))
+            return self._batch
+        return max(self._batch, int(self._call_seconds / max(self._mean_seconds, 1e-6)))
 
 
 def _failed(task: Task, error: str) -> Result:
