@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -47,10 +48,8 @@ def reporting(journal: Path, pool: Pool, stop: Callable[[], bool]) -> Callable[[
                 "pid": os.getpid(), "host": socket.gethostname(), "started": started, "updated": time.time(),
                 "alive": workers.alive, "busy": workers.busy, "restarted": workers.restarted,
             }  # fmt: skip
-            try:
+            with contextlib.suppress(OSError):  # results matter more, and they are written elsewhere
                 write_json(status_path(journal), status)
-            except OSError:
-                pass  # results matter more, and they are written elsewhere
         return stop()
 
     return report_and_ask

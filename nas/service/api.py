@@ -159,9 +159,11 @@ def get_points(view: View, since: Annotated[int, Query(ge=0, le=10_000_000)] = 0
 
 
 @router.get(
-    "/runs/{run}/studies/{study}/events", tags=["read"], response_class=StreamingResponse,
-    responses={200: {"description": "Server-sent events, as of `nas.service.events`.", "content": {"text/event-stream": {}}}},
-)  # fmt: skip
+    "/runs/{run}/studies/{study}/events",
+    tags=["read"],
+    response_class=StreamingResponse,
+    responses={200: {"description": "Server-sent events.", "content": {"text/event-stream": {}}}},
+)
 def follow_study(
     request: Request, view: View, run: RunId, study: StudyName, since: Annotated[int, Query(ge=0, le=10_000_000)] = 0
 ) -> StreamingResponse:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
@@ -67,11 +66,10 @@ def create_app(
     os.environ.setdefault("NICEGUI_STORAGE_PATH", str(service.library.root / FOLDER / "pages"))
     from nicegui import ui
 
-    app = create_api(service)
-    with contextlib.suppress(ImportError):
-        from nas.service.pages import register
+    from nas.service import pages
 
-        register(service)
+    app = create_api(service)
+    pages.register(service)
     ui.run_with(app, title="nas", dark=None, storage_secret=secrets.token_hex(32), show_welcome_message=False)
     app.add_middleware(Guard, token=token, hosts=tuple(hosts))
     return app

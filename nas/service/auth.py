@@ -49,7 +49,7 @@ class Rate:
         return allowed
 
 
-class _TooLarge(Exception):
+class _TooLargeError(Exception):
     pass
 
 
@@ -100,7 +100,7 @@ class Guard:
 
         try:
             await self._app(scope, _bounded(receive), noting)
-        except _TooLarge:
+        except _TooLargeError:
             if not started:
                 await _refuse(413, f"the body is larger than {MOST_BYTES} bytes")(scope, receive, noting)
 
@@ -157,7 +157,7 @@ class Guard:
         client = scope["client"][0] if scope.get("client") else "unknown"
         try:
             form = parse_qs((await _body(receive)).decode("utf-8", "replace"))
-        except _TooLarge:
+        except _TooLargeError:
             return _refuse(413, f"the body is larger than {MOST_BYTES} bytes")
         given = form.get("token", [""])[0].strip()
         assert self._token is not None
@@ -184,7 +184,7 @@ def _bounded(receive: Receive) -> Receive:
         message = await receive()
         taken += len(message.get("body", b""))
         if taken > MOST_BYTES:
-            raise _TooLarge
+            raise _TooLargeError
         return message
 
     return counting

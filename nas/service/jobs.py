@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 FOLDER = ".nas-service"  # in the root: records of jobs, their output, exported models
 KINDS = ("search", "resume", "export")
 
+Rows = list[dict[str, Any]]
+
 _LOG_BYTES = 20_000  # of a job's output that are shown
 _START_SECONDS = 60.0  # within which a search has to have taken its study
 
@@ -69,7 +71,7 @@ class Jobs:
         self._lock = threading.Lock()
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
-    def list(self) -> list[dict[str, Any]]:
+    def list(self) -> Rows:
         """Every job with its `state`, the newest first."""
         jobs = [job for file in self.folder.glob("jobs/*.json") if (job := _read(file))]
         return [self._described(job) for job in sorted(jobs, key=lambda job: -job.started)]
@@ -105,6 +107,8 @@ class Jobs:
     def resume(self, run_id: str, study: str, settings: ResumeSettings) -> dict[str, Any]:
         """Starts `nas resume` of a study that exists. Raises BusyError while something writes it."""
         view = self.library.study(run_id, study)
+        if self.address and view.identity:
+            return self.search(run_id, SearchSettings.of(view.identity, view.n_asked, settings))
         options = [f"--study-name={study}", *settings.options()]
         with self._lock:
             self._require_free(view.run, run_id, study)
@@ -131,7 +135,7 @@ class Jobs:
         self.library.study(run_id, study)
         return self.folder / "exports" / run_id / study / f"trial-{trial}"
 
-    def exports(self, run_id: str, study: str, trial: int) -> list[dict[str, Any]]:
+    def exports(self, run_id: str, study: str, trial: int) -> Rows:
         """The files of an exported trial by `name`, a path relative to its folder, with their `bytes`."""
         folder = self.export_folder(run_id, study, trial)
         files = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.is_symlink()]

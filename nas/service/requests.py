@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from nas import strategies
+from nas.identity import Identity
 from nas.run import Run
 from nas.service.paths import inside
 from search_spaces.limits import Limit, checked_limit
@@ -85,6 +86,29 @@ class SearchSettings(_Resources):
             score=self.score,
             profiles=[Profile.read(inside(root, name)) for name in self.profiles],
             seed=self.seed,
+        )
+
+    @classmethod
+    def of(cls, identity: Identity, n_asked: int | None, settings: ResumeSettings) -> SearchSettings:
+        """Those that continue a study. Raises ValueError for one with device profiles, which `nas resume` continues."""
+        from nas.profiles import contexts_of
+
+        if contexts_of(identity.context):
+            raise ValueError("a study with device profiles goes on by `nas resume` alone, on the cluster's head")
+        limits: dict[str, Any] = {n: list(v) if isinstance(v, tuple) else v for n, v in identity.limits.items()}
+        resources = settings.model_dump(exclude={"n_trials"})
+        if settings.num_gpus is None and "device" in identity.context:
+            resources["num_gpus"] = 1.0
+        return cls(
+            study=identity.study_name,
+            strategy=identity.strategy,
+            n_trials=settings.n_trials or n_asked or 100,
+            limits=limits,
+            objectives=list(identity.objectives),
+            score=identity.context.get("score", "inherited"),
+            seed=identity.seed,
+            lookahead=identity.lookahead,
+            **resources,
         )
 
     def options(self, root: Path) -> list[str]:

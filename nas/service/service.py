@@ -21,6 +21,6 @@ class Service:
 
     @classmethod
     def open(cls, root: str | Path, address: str | None = None) -> Service:
-        """address: of a Ray jobs server, such as http://head:8265, on which searches then run; None starts them here."""
+        """address: of a Ray jobs server, such as http://head:8265, on which searches run; None runs them here."""
         library = Library(root)
         return cls(library, Jobs(library, address))

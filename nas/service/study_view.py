@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import moocore
@@ -96,7 +95,7 @@ class StudyView:
 
     @property
     def state(self) -> str:
-        """One of `STATES`: idle has no trials or does not say how many it wants, interrupted has fewer than it wants."""
+        """One of `STATES`: idle has no trials or says of no number to reach, interrupted has fewer than that."""
         if self.error:
             return "damaged"
         if self.searching:
@@ -270,7 +269,7 @@ class StudyView:
 
 
 def _reference(space: NetworkSpace, identity: Identity) -> dict[str, float]:
-    """The worst value of each objective that is known beforehand: accuracy 0, costs as of the costliest or the limit."""
+    """The worst value of each objective as far as it is known before: accuracy 0, costs the limit or the costliest."""
     known = cost.costs(space, [space.largest(), space.most_macs()])
     reference: dict[str, float] = {}
     for name, direction in identity.objectives.items():
