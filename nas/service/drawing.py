@@ -57,7 +57,7 @@ def picture(space: NetworkSpace, arch: Arch, changed: Collection[int] = ()) -> s
         *_bars(placed, lowered),
         _classes(end, lowered),
     ]
-    return _svg(end + 60, _HEIGHT, describe(space, arch), parts)
+    return _svg(end + 96, _HEIGHT, describe(space, arch), parts)
 
 
 def describe(space: NetworkSpace, arch: Arch) -> str:

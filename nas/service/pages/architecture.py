@@ -85,18 +85,17 @@ def _picture(space: NetworkSpace, genes: dict[str, Any], changed: set[int] | Non
 def _neighbours(view: StudyView, trial: Trial, turn_to: Any) -> None:
     last = list(view.objectives)[-1]
     found = view.neighbours(trial)
-    with panel("Neighbours on the front", f"next by {charts.label(last)}"):
-        with ui.row().classes("w-full gap-3"):
-            for side, icon in (("lower", "chevron_left"), ("higher", "chevron_right")):
-                other = found[side]
-                if other is None:
-                    ui.button(f"none with {side} {charts.label(last)}", icon=icon).props(
-                        "outline disable color=grey no-caps"
-                    )
-                    continue
-                figures = ", ".join(charts.show(name, other.metrics[name]) for name in view.objectives)
-                button = ui.button(f"#{other.number}: {figures}", icon=icon).props("outline color=primary no-caps")
-                button.on_click(lambda other=other: turn_to(other.number))
+    with panel("Neighbours on the front", f"next by {charts.label(last)}"), ui.row().classes("w-full gap-3"):
+        for side, icon in (("lower", "chevron_left"), ("higher", "chevron_right")):
+            other = found[side]
+            if other is None:
+                ui.button(f"none with {side} {charts.label(last)}", icon=icon).props(
+                    "outline disable color=grey no-caps"
+                )
+                continue
+            figures = ", ".join(charts.show(name, other.metrics[name]) for name in view.objectives)
+            button = ui.button(f"#{other.number}: {figures}", icon=icon).props("outline color=primary no-caps")
+            button.on_click(lambda other=other: turn_to(other.number))
 
 
 def _difference(view: StudyView, trial: Trial) -> None:

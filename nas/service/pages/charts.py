@@ -19,6 +19,7 @@ Point = list[float]
 
 TEXT, MUTED, LINE = "var(--text)", "var(--muted)", "var(--line)"
 FRONT, OVER, CLOUD = "var(--front)", "var(--over)", "var(--cloud)"
+FONT = "Inter, ui-sans-serif, system-ui, sans-serif"  # named, for what is measured with it has to fit
 MOST_POINTS = 240  # of a line
 
 _LABELS = {
@@ -92,10 +93,10 @@ def base(x: str, y: str, *, log_y: bool = False, from_zero: bool = False) -> Opt
     }  # fmt: skip
     return {
         "animation": False,
-        "textStyle": {"fontFamily": "inherit", "color": TEXT},
-        "grid": {"left": 12, "right": 22, "top": 44, "bottom": 30, "containLabel": True},
+        "textStyle": {"fontFamily": FONT, "color": TEXT},
+        "grid": {"left": 12, "right": 22, "top": 58, "bottom": 30, "containLabel": True},
         "legend": {
-            "top": 0, "right": 0, "icon": "circle", "itemWidth": 10, "itemHeight": 10, "itemGap": 14, "type": "scroll",
+            "top": 0, "right": 6, "icon": "circle", "itemWidth": 10, "itemHeight": 10, "itemGap": 14, "type": "scroll",
             "textStyle": {"color": TEXT, "fontSize": 12}, "inactiveColor": LINE,
         },
         "tooltip": {
@@ -126,6 +127,7 @@ def lines(x: str, y: str, series: Sequence[Options], **more: Any) -> Options:
     """A chart of lines with a tooltip over all of them."""
     options = base(x, y, **more)
     options["series"] = list(series)
+    options["legend"]["show"] = len({one["name"] for one in series}) > 1
     options["tooltip"] |= {"trigger": "axis", "axisPointer": {"lineStyle": {"color": MUTED}}}
     return options
 

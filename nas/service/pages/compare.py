@@ -108,9 +108,7 @@ def _table(views: dict[str, StudyView]) -> None:
             "href": link("search", *name.rpartition("/")[::2]),
         })  # fmt: skip
     described = [{"name": c, "label": c.capitalize(), "field": c, "align": "left", "sortable": True} for c in columns]
-    table = (
-        ui.table(columns=described, rows=rows, row_key="study").props('flat :grid="$q.screen.lt.md"').classes("w-full")
-    )
+    table = ui.table(columns=described, rows=rows, row_key="study").props("flat").classes("w-full")
     table.add_slot(
         "body-cell-study",
         '<q-td :props="props"><a class="study-link" :href="props.row.href">{{ props.value }}</a></q-td>',

@@ -101,15 +101,17 @@ class _Form:
         )
         self._study = ui.input("Study name", value=f"{self._clone.name}-2" if self._clone else self._free_name())
         self._objectives = ui.select(
-            {name: charts.label(name) for name in _OBJECTIVES}, multiple=True, label="Objectives, the first matters most",
+            {name: charts.label(name) for name in _OBJECTIVES}, multiple=True, label="Objectives",
             value=list(old.objectives) if old else ["top1", "macs"],
         )  # fmt: skip
         self._profile = ui.select(
-            self._profiles, multiple=True, label="Device profiles" if self._profiles else "Device profiles: none found",
+            self._profiles, multiple=True, label="Device profiles" if self._profiles else "Device profiles",
             value=[],
         )  # fmt: skip
-        self._profile.set_enabled(bool(self._profiles))
-        ui.element("div").classes("soft small").style("align-self: center").mark("space")
+        if not self._profiles:
+            self._profile.disable()
+            self._profile.props('hint="none here; nas profile makes one"')
+        self._objectives.props('hint="the first matters most"')
         for field in (self._study, self._objectives, self._profile):
             self._watch(field)
         run.props("outlined dense")
@@ -147,7 +149,7 @@ class _Form:
             list(SCORES), label="Score", value=old.context.get("score", SCORES[0]) if old else SCORES[0]
         )
         self._workers.props('hint="Ray actors"')
-        self._lookahead.props('hint="1.5 times the workers; part of the study"')
+        self._lookahead.props('hint="about 1.5 times the workers"')
         for field in (
             self._strategy, self._trials, self._workers, self._gpus, self._seed, self._lookahead, self._score,
         ):  # fmt: skip

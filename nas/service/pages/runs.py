@@ -114,7 +114,7 @@ def _table(rows: list[dict[str, Any]]) -> ui.table:
     for column in columns:
         column.pop("sort", None)
     table = ui.table(columns=columns, rows=rows, row_key="id", selection="multiple", pagination=25)
-    table.props('flat :grid="$q.screen.lt.md" hide-selected-banner').classes("w-full")
+    table.props("flat hide-selected-banner").classes("w-full")
     for name, template in _CELLS.items():
         table.add_slot(f"body-cell-{name}", template)
     return table

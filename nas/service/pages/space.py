@@ -75,7 +75,7 @@ def _choices(space: NetworkSpace) -> None:
         "flat"
     ).classes("w-full")
     pools = (
-        f"{space.num_pools} max-pools stand before any of the blocks in use."
+        f"{space.num_pools} max-pool(s) may stand before any of the blocks in use."
         if space.num_pools
         else "It does not move its pooling."
     )
