@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 CONSTRAINTS ?= constraints.txt
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-# Debian's headless browser, which the tests of the pages drive; another one by make BROWSER=/path/to/chromium
-BROWSER ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+# Debian's headless browser, which the tests of the pages drive; another one by make CHROMIUM=/path/to/chromium
+CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
 .PHONY: browser demo test lint format clean help
 
@@ -26,10 +26,10 @@ test: lint browser
 
 # A missing browser is installed where that needs no password; else the tests of the pages skip, and fail under CI.
 browser:
-	@[ -n "$(BROWSER)" ] || { echo "installing chromium, for the tests of the pages"; \
+	@[ -n "$(CHROMIUM)" ] || { echo "installing chromium, for the tests of the pages"; \
 	  if [ "$$(id -u)" = 0 ]; then sudo=; else sudo="sudo -n"; fi; \
 	  $$sudo apt-get update -qq && $$sudo apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || { \
-	  echo "no chromium was found or installed: sudo apt-get install chromium, or make BROWSER=PATH test" >&2; \
+	  echo "no chromium was found or installed: sudo apt-get install chromium, or make CHROMIUM=PATH test" >&2; \
 	  [ -z "$$CI" ]; }
 
 lint: $(VENV)/.installed-dev

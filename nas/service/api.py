@@ -23,6 +23,7 @@ from nas.service.study_view import StudyView
 Json = dict[str, Any]
 RunId = Annotated[str, Path(description="Path of the run from the root, with ~ for each slash.", max_length=400)]
 StudyName = Annotated[str, Path(max_length=100)]
+JobId = Annotated[str, Path(max_length=100)]
 Number = Annotated[int, Path(ge=0, le=10_000_000, description="Number of a trial.")]
 
 ERRORS: dict[int | str, Any] = {
@@ -233,18 +234,18 @@ def list_jobs(service: S) -> list[Json]:
 
 
 @router.get("/jobs/{job}", tags=["jobs"])
-def get_job(job: str, service: S) -> Json:
+def get_job(job: JobId, service: S) -> Json:
     """One job and its state."""
     return service.jobs.get(job)
 
 
 @router.get("/jobs/{job}/log", tags=["jobs"], response_class=PlainTextResponse)
-def get_log(job: str, service: S) -> PlainTextResponse:
+def get_log(job: JobId, service: S) -> PlainTextResponse:
     """The end of what the job has printed."""
     return PlainTextResponse(service.jobs.log(job))
 
 
 @router.post("/jobs/{job}/stop", tags=["jobs"])
-def stop_job(job: str, service: S) -> Json:
+def stop_job(job: JobId, service: S) -> Json:
     """Asks a job to end; what it has evaluated is kept."""
     return service.jobs.stop(job)

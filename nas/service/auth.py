@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import time
@@ -91,18 +92,27 @@ class Guard:
         await self._pass(scope, headers, receive, send)
 
     async def _pass(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
-        started = False
+        started = too_large = False
 
-        async def noting(message: Message) -> None:
+        async def passing(message: Message) -> None:
             nonlocal started
-            started = started or message["type"] == "http.response.start"
-            await _with_headers(send)(message)
+            if not too_large:  # the app may make something else of the error
+                started = True
+                await _with_headers(send)(message)
 
-        try:
-            await self._app(scope, _bounded(receive), noting)
-        except _TooLargeError:
-            if not started:
-                await _refuse(413, f"the body is larger than {MOST_BYTES} bytes")(scope, receive, noting)
+        async def reading() -> Message:
+            nonlocal too_large
+            try:
+                return await bounded()
+            except _TooLargeError:
+                too_large = True
+                raise
+
+        bounded = _bounded(receive)
+        with contextlib.suppress(_TooLargeError):
+            await self._app(scope, reading, passing)
+        if too_large and not started:
+            await _too_large()(scope, receive, _with_headers(send))
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         """The answer to a request that may not pass, or None."""
@@ -116,7 +126,7 @@ class Guard:
             return _refuse(403, "the request comes from a page of another site")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length[:20]) > MOST_BYTES:
-            return _refuse(413, f"the body is larger than {MOST_BYTES} bytes")
+            return _too_large()
         if not self._failures.allows(client, 0):
             return _refuse(429, "too many wrong tokens; wait a minute")
         if scope["path"] == "/healthz" or (scope["path"] == "/login" and self._token is not None):
@@ -158,7 +168,7 @@ class Guard:
         try:
             form = parse_qs((await _body(receive)).decode("utf-8", "replace"))
         except _TooLargeError:
-            return _refuse(413, f"the body is larger than {MOST_BYTES} bytes")
+            return _too_large()
         given = form.get("token", [""])[0].strip()
         assert self._token is not None
         if not hmac.compare_digest(given.encode(), self._token.encode()):
@@ -170,6 +180,10 @@ class Guard:
             self._cookie, self._session, _COOKIE_SECONDS, httponly=True, samesite="strict", secure=secure
         )  # fmt: skip
         return answer
+
+
+def _too_large() -> Response:
+    return _refuse(413, f"the body is larger than {MOST_BYTES} bytes")
 
 
 def _refuse(code: int, reason: str) -> Response:
