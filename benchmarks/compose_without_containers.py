@@ -2,18 +2,17 @@
 
     python benchmarks/compose_without_containers.py [--n-trials 12] [--run RUN]
 
-Commands, environment, health checks, secrets and numbers of replicas are read from compose.yaml. What containers bring is
-replaced: host names and paths of secrets become this machine's, every process gets free ports and a folder of its own.
-The search runs on the run folder RUN, which is copied, or on a digits supernet trained for it. Prints when each process
-was healthy and what the search came to; the exit code is 1 where something is not as it should be. It ends the processes
-that it started, and no other.
+Commands, environment, health checks, secrets and numbers of replicas are read from compose.yaml. What containers bring
+is replaced: host names and paths of secrets become this machine's, every process gets free ports and a folder of its
+own. The search runs on the run folder RUN, which is copied, or on a digits supernet trained for it, and must have the
+history of the same search in one process. Prints when each process was healthy and what the search came to; the exit
+code is 1 where something is not as it should be. It ends the processes that it started, and no other.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import random
 import re
@@ -25,8 +24,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -202,7 +199,9 @@ def check(stack: ExitStack, folder: Path, run: Path | None, n_trials: int) -> li
         problems.append("the search is no job of the cluster")
     ended = client.wait(job["id"], SEARCH_SECONDS)
     summary, trials = client.study("run", "compose"), list(client.trials("run", "compose"))
-    print(f"search: {ended['state']}, {len(trials)} trials in {time.monotonic() - began:.0f} s, the job's start included")
+    print(
+        f"search: {ended['state']}, {len(trials)} trials in {time.monotonic() - began:.0f} s, the job's start included"
+    )
     if ended["state"] != "succeeded" or len(trials) != n_trials:
         problems.append(f"job {ended}, {len(trials)} trials")
     workers = {trial["worker"] for trial in trials}

@@ -1,4 +1,4 @@
-"""docker/rayjob.yaml against the fields of ray.io/v1 RayJob (KubeRay 1.6) and of the pods in it, as far as it has them."""
+"""docker/rayjob.yaml against the fields of ray.io/v1 RayJob (KubeRay 1.6) and of the pods in it."""
 
 from __future__ import annotations
 

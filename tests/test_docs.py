@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ GUIDES = (
 )  # fmt: skip
 FENCE = re.compile(r"(?:<!-- not run: (?P<why>[^>]+) -->\n+)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
 NAS = typer.main.get_command(cli.app)
+PORT = "8390"  # of `nas serve` in the documents: a free one takes its place
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # of Ray's own command line
 
 
 @dataclass(frozen=True)
@@ -123,9 +126,10 @@ def test_a_command_that_is_not_run_is_valid(words: list[str]) -> None:
     ],
 )  # fmt: skip
 def test_an_invalid_command_is_found(line: str) -> None:
-    with pytest.raises((Exception, SystemExit)):
-        for words in commands(line):
-            check_command(words)
+    *others, invalid = commands(line)
+    assert others in ([], [["true"]])
+    with pytest.raises(Exception, match=r"No such option|is not a valid|Missing option|serch"):
+        check_command(invalid)
 
 
 def run_document(name: str, folder: Path) -> None:
@@ -136,15 +140,18 @@ def run_document(name: str, folder: Path) -> None:
         "PATH": path, "PYTHONPATH": str(ROOT), "HOME": str(folder), "COLUMNS": "120",
         "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0",
     }  # fmt: skip
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
     for block in blocks(ROOT / "docs" / name):
+        text = block.text.replace(PORT, port)
         if block.file:
-            (folder / block.file).write_text(block.text)
+            (folder / block.file).write_text(text)
         if block.program:
             done = subprocess.run(
-                [*block.program, block.text], cwd=folder, env=environment, text=True, check=False, timeout=300,
+                [*block.program, text], cwd=folder, env=environment, text=True, check=False, timeout=300,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
             )  # fmt: skip
-            assert done.returncode == 0, f"{block.text}\n{done.stdout}"
+            assert done.returncode == 0, f"{text}\n{done.stdout}"
 
 
 @pytest.fixture(scope="module")
