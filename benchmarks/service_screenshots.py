@@ -2,8 +2,9 @@
 
     python benchmarks/service_screenshots.py -o docs/images
 
-The supernet of a small space is trained on handwritten digits for some epochs. The studies are real searches of its space by the
-project's own loop, but their accuracies come from a formula over MACs and depth: hundreds of trials in seconds.
+The supernet of a small space is trained on handwritten digits for some epochs. The studies are real searches of its
+space by the project's own loop, but their accuracies come from a formula over MACs and depth: hundreds of trials in
+seconds.
 """
 
 from __future__ import annotations

@@ -69,7 +69,8 @@ def describe(space: NetworkSpace, arch: Arch) -> str:
     )
     pools = ", ".join(str(n) for n in pool_positions(space, arch)) or "none"
     return (
-        f"{space.name}: {lowered.resolution} by {lowered.resolution} pixels; {stages}; max-pools before blocks: {pools}; "
+        f"{space.name}: {lowered.resolution} by {lowered.resolution} pixels; {stages}; "
+        f"max-pools before blocks: {pools}; "
         f"{show_quantity(lowered.macs)} MACs, {show_quantity(lowered.params)} parameters"
     )
 
@@ -208,7 +209,8 @@ def _stages(space: NetworkSpace, arch: Arch, placed: Sequence[_Placed]) -> Itera
         )
         yield _text(middle, 30, f"{arch.width[stage]} ch", "width")
         yield (
-            f'<path d="M{first:.1f} {_TOP - 8} v-6 H{last:.1f} v6" fill="none" stroke="{_color(stage)}" stroke-width="2.5"/>'
+            f'<path d="M{first:.1f} {_TOP - 8} v-6 H{last:.1f} v6" fill="none" '
+            f'stroke="{_color(stage)}" stroke-width="2.5"/>'
         )
 
 
@@ -217,7 +219,8 @@ def _sizes(placed: Sequence[_Placed]) -> Iterator[str]:
     for size, members in groupby(placed[:-1], key=lambda p: p.block.out_size):
         blocks = list(members)
         first, last = blocks[0].x, blocks[-1].x + blocks[-1].width
-        yield f'<path d="M{first:.1f} {_SIZES - 18} v5 H{last:.1f} v-5" fill="none" stroke="var(--line)" stroke-width="1.5"/>'
+        bracket = f"M{first:.1f} {_SIZES - 18} v5 H{last:.1f} v-5"
+        yield f'<path d="{bracket}" fill="none" stroke="var(--line)" stroke-width="1.5"/>'
         label = f"{size}×{size}" if last - first > 44 else f"{size}²"
         yield _text((first + last) / 2, _SIZES, label, "size")
 

@@ -34,7 +34,7 @@ body.body--dark {
   --series-5: #a5d8f5; --series-6: #c2c9d0;
 }
 body { background: var(--page); color: var(--text); font-size: 14px; line-height: 1.5;
-  font-family: Inter, ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+  font-family: Inter, ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif; }
 body.body--dark { background: var(--page); color: var(--text); }
 .nicegui-content { padding: 0; gap: 0; }
 .nicegui-header { padding: 0 !important; }

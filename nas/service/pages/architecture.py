@@ -159,8 +159,9 @@ def _blocks(space: NetworkSpace, genes: dict[str, Any]) -> None:
     for block in detail["blocks"]:
         position += block["slot"] >= 0
         rows.append({
-            "block": position if block["slot"] >= 0 else "head" if "head" in block["kind"] else "stem", "kind": block["kind"],
-            "channels": f"{block['in_channels']} → {block['out_channels']}", "kernel": f"{block['kernel']}×{block['kernel']}",
+            "block": position if block["slot"] >= 0 else "head" if "head" in block["kind"] else "stem",
+            "kind": block["kind"], "channels": f"{block['in_channels']} → {block['out_channels']}",
+            "kernel": f"{block['kernel']}×{block['kernel']}",
             "pixels": f"{block['in_size']} → {block['out_size']}" + (" (pool first)" if block["pool"] else ""),
             "MACs": charts.show("macs", block["macs"]), "share": f"{block['macs'] / detail['macs']:.1%}",
             "parameters": charts.show("params", block["params"]),

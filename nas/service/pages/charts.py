@@ -24,7 +24,8 @@ MOST_POINTS = 240  # of a line
 
 _LABELS = {
     "top1": "top-1 accuracy", "macs": "MACs", "params": "parameters", "peak_memory": "activation memory",
-    "weight_bytes": "weights", "seconds": "evaluation", "top1_std": "top-1 deviation", "top1_inherited": "inherited top-1",
+    "weight_bytes": "weights", "seconds": "evaluation", "top1_std": "top-1 deviation",
+    "top1_inherited": "inherited top-1",
 }  # fmt: skip
 _BYTES = ("peak_memory", "weight_bytes")
 _SHARES = ("top1", "top1_std", "top1_inherited")

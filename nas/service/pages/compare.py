@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import Query
@@ -100,7 +99,8 @@ def _table(views: dict[str, StudyView]) -> None:
         identity = view.identity
         first = next(iter(view.objectives), "top1")
         rows.append({
-            "study": name, "strategy": identity.strategy if identity else "–", "seed": identity.seed if identity else "–",
+            "study": name, "strategy": identity.strategy if identity else "–",
+            "seed": identity.seed if identity else "–",
             "evaluations": f"{len(view.trials):,}",
             "best": charts.show(first, view.best.metrics[first]) if view.best else "–", "front": len(view.front),
             "hypervolume": f"{view.hypervolumes[-1]:.4f}" if view.hypervolumes else "–",
@@ -153,7 +153,7 @@ def curves(compared: comparing.Comparison, measure: str) -> Options:
     return options
 
 
-def _points(at: Sequence[int], values: Any, unit: Unit | None) -> list[list[float]]:
+def _points(at: Any, values: Any, unit: Unit | None) -> list[list[float]]:
     return [[int(n), unit(float(v)) if unit else float(f"{v:.6g}")] for n, v in zip(at, values) if not math.isnan(v)]
 
 

@@ -12,7 +12,8 @@ from nas.trial import Trial
 from search_spaces.limits import Limit
 
 _CHUNK = 500  # points of one series: what an update sends again at most
-_CELLS = 160  # a side of the grid in which points hide one another
+_IN_FULL = 1000  # points that are drawn whether they hide one another or not
+_CELLS = 64  # a side of the grid in which points hide one another
 
 _FRONT, _CLOUD, _OVER = "Pareto front", "evaluated", "over a limit"
 
@@ -29,7 +30,7 @@ class FrontChart:
         self, x: str, y: str, objectives: Mapping[str, str], limits: Mapping[str, Limit], trials: Sequence[Trial]
     ) -> None:
         self.directions = {name: charts.better(name, objectives) for name in dict.fromkeys((y, x))}
-        self._limits, self._scale = limits, _Grid(trials, x, y)
+        self._limits, self._grid = limits, _Grid((x, y))
         self.x, self.y = (Unit(name, charts.costliest_first(trials, name)) for name in (x, y))
         self._front: list[Trial] = []
         self._chunks: dict[str, list[list[list[float]]]] = {_CLOUD: [[]], _OVER: [[]]}
@@ -68,16 +69,16 @@ class FrontChart:
         options["legend"]["data"] = [_FRONT, _CLOUD, _OVER]
         chunks = [self._series(kind, i) for kind, parts in self._chunks.items() for i in range(len(parts))]
         marks = charts.limit_lines(self._limits, self.x, self.y)
+        # ECharts makes no room for lines that mark a limit, but for points that cannot be seen it does
+        corner = self._point(self._front[0])[:2] if self._front else [0.0, 0.0]
+        unseen = [[mark.get("xAxis", corner[0]), mark.get("yAxis", corner[1])] for mark in marks]
         limits = {
-            "id": "limits", "type": "scatter", "data": [], "silent": True,
+            "id": "limits", "type": "scatter", "data": unseen, "symbolSize": 0, "silent": True,
             "markLine": {
                 "symbol": "none", "silent": True, "animation": False, "data": marks,
                 "lineStyle": {"color": charts.OVER, "type": "dashed", "width": 1.5},
             },
         }  # fmt: skip
-        for axis, unit in (("xAxis", self.x), ("yAxis", self.y)):
-            if reach := [mark[axis] for mark in marks if axis in mark]:
-                options[axis] |= _extent([*self._scale.values(unit), *reach])
         options["series"] = [*chunks, limits, *self._front_series()]
         return options
 
@@ -85,7 +86,7 @@ class FrontChart:
         """Adds what can be seen; the indices of the chunks that changed."""
         chunks, changed = self._chunks[kind], dict[int, None]()
         for trial in trials:
-            if not self._scale.is_free(kind, trial):
+            if not self._grid.is_free(kind, trial):
                 continue
             if len(chunks[-1]) == _CHUNK:
                 chunks.append([])
@@ -118,41 +119,25 @@ class FrontChart:
 
 
 class _Grid:
-    """The cells of the plane that hold a point already. Its extent is that of the trials it was made with."""
+    """The cells of the plane that hold a point already. The first points are all drawn, and set its extent."""
 
-    def __init__(self, trials: Sequence[Trial], x: str, y: str) -> None:
-        self._names = (x, y)
-        done = [t for t in trials if t.state == "complete" and x in t.metrics and y in t.metrics]
-        self._known = {name: [t.metrics[name] for t in done] for name in self._names}
-        self._low = {name: min(values, default=0.0) for name, values in self._known.items()}
-        self._span = {name: max(values, default=0.0) - self._low[name] for name, values in self._known.items()}
+    def __init__(self, names: tuple[str, str]) -> None:
+        self._names = names
+        self._first: list[Trial] = []
+        self._low, self._span = dict.fromkeys(names, 0.0), dict.fromkeys(names, 1.0)
         self._taken: set[tuple[Any, ...]] = set()
 
-    def values(self, unit: Unit) -> list[float]:
-        """The extent of a metric on its axis."""
-        low = self._low[unit.metric]
-        return [unit(low), unit(low + self._span[unit.metric])] if self._known[unit.metric] else []
-
     def is_free(self, kind: str, trial: Trial) -> bool:
-        """Whether nothing was in the trial's cell; now there is. Small studies are drawn in full."""
-        if len(self._known[self._names[0]]) < 2 * _CHUNK:
+        """Whether nothing was in the trial's cell; now there is."""
+        if len(self._first) < _IN_FULL:
+            self._first.append(trial)
             return True
-        cell = (kind, *(int((trial.metrics[n] - self._low[n]) / (self._span[n] or 1.0) * _CELLS) for n in self._names))
+        if not self._taken:
+            for name in self._names:
+                values = [one.metrics[name] for one in self._first]
+                self._low[name], self._span[name] = min(values), max(values) - min(values) or 1.0
+        cell = (kind, *(int((trial.metrics[n] - self._low[n]) / self._span[n] * _CELLS) for n in self._names))
         if cell in self._taken:
             return False
         self._taken.add(cell)
         return True
-
-
-def _extent(values: Sequence[float]) -> Options:
-    """An axis that shows all of these with some room: ECharts does not make room for lines that mark a limit.
-
-    Only the end at which a mark lies outside is set, so that new points still widen the axis elsewhere.
-    """
-    low, high = min(values), max(values)
-    room = 0.06 * (high - low or abs(high) or 1.0)
-    return (
-        {"max": None, "min": None}
-        if not values
-        else {"min": "dataMin" if low == high else None, "max": float(f"{high + room:.3g}")}
-    )

@@ -105,7 +105,7 @@ class _Form:
             value=list(old.objectives) if old else ["top1", "macs"],
         )  # fmt: skip
         self._profile = ui.select(
-            self._profiles, multiple=True, label="Device profiles" if self._profiles else "Device profiles",
+            self._profiles, multiple=True, label="Device profiles",
             value=[],
         )  # fmt: skip
         if not self._profiles:

@@ -110,9 +110,6 @@ def _table(rows: list[dict[str, Any]]) -> ui.table:
         {"name": name, "label": label, "field": name, "align": align, "sortable": name not in ("state", "limits")}
         for name, label, align in _COLUMNS
     ]
-    columns[2]["sort"] = None
-    for column in columns:
-        column.pop("sort", None)
     table = ui.table(columns=columns, rows=rows, row_key="id", selection="multiple", pagination=25)
     table.props("flat hide-selected-banner").classes("w-full")
     for name, template in _CELLS.items():

@@ -41,6 +41,8 @@ class _SearchPage:
         self._service, self._run_id, self._view = service, run_id, view
         self._generation, self._drawn = view.generation, -1
         self._ready = False
+        self._now: tuple[str, int] | None = None
+        self._worker_rows: list[dict[str, Any]] | None = None
 
     def build(self, trial: int | None) -> None:
         """All elements; then a timer."""
@@ -140,6 +142,10 @@ class _SearchPage:
         self._draw()
 
     def _draw(self) -> None:
+        now = (self._view.state, len(self._view.trials))
+        if now == self._now and now[0] != "searching":
+            return
+        self._now = now
         summary = state.study_summary(self._view)
         self._tiles.set(_values(summary))
         self._controls.show(summary["state"])
@@ -173,7 +179,7 @@ class _SearchPage:
             }
             for row in workers["by_worker"][:50]
         ]
-        if rows == getattr(self, "_worker_rows", None):
+        if rows == self._worker_rows:
             return
         self._worker_rows = rows
         self._workers.clear()
@@ -203,13 +209,15 @@ def _values(summary: dict[str, Any]) -> dict[str, tuple[str, str]]:
         "Evaluations": (f"{summary['n_trials']:,}", f"of {asked:,}" if asked else ""),
         "Best feasible": (
             charts.show(first, best["metrics"].get(first)) if best else "–",
-            f"#{best['number']}, {charts.show(cost, best['metrics'][cost])} {charts.label(cost)}" if best and cost else "",
+            f"#{best['number']}, {charts.show(cost, best['metrics'][cost])} {charts.label(cost)}"
+            if best and cost else "",
         ),
         "Front": (str(summary["front"]), "undominated trials"),
         "Hypervolume": ("–" if summary["hypervolume"] is None else f"{summary['hypervolume']:.4f}", "1 is the ideal"),
         "Workers": (
             str(workers["alive"]) if alive else "–",
-            f"{workers['busy']} busy, {workers['restarted']} restarted" if alive else "no driver runs" if not live else "",
+            f"{workers['busy']} busy, {workers['restarted']} restarted" if alive
+            else "" if live else "no driver runs",
         ),
         "Speed": (f"{speed:.2g}/s" if speed else "–", "evaluations" if live else "when it ran"),
         "Time left": (duration(summary["seconds_left"]) if live else "–", ""),

@@ -51,9 +51,10 @@ def _page(space: NetworkSpace, summary: dict[str, Any], looked: list[float]) -> 
             ui.label("No study of this run has evaluated anything yet.").classes("soft small")
     with panel("What can be chosen"):
         _choices(space)
-    for name, arch in (("Smallest", space.smallest()), ("Largest", space.largest())):
-        with panel(f"{name} member"), ui.element("div").classes("scroll").props('tabindex=0 aria-label="picture"'):
-            ui.html(drawing.picture(space, arch), sanitize=False)
+    with ui.element("div").classes("two"):
+        for name, arch in (("Smallest", space.smallest()), ("Largest", space.largest())):
+            with panel(f"{name} member"), ui.element("div").classes("scroll").props('tabindex=0 aria-label="picture"'):
+                ui.html(drawing.picture(space, arch), sanitize=False)
 
 
 def _range(metric: str, ranges: dict[str, list[float]]) -> str:
@@ -66,8 +67,9 @@ def _choices(space: NetworkSpace) -> None:
     columns = ("Stage", "Depth", "Width", "Kernel", "Expand", "Block")
     rows = [
         {
-            "Stage": str(i + 1), "Depth": _list(stage.depths), "Width": _list(stage.widths), "Kernel": _list(stage.kernels),
-            "Expand": _list(stage.expands) or "–", "Block": stage.block + (f", stride {stage.stride}" if stage.stride > 1 else ""),
+            "Stage": str(i + 1), "Depth": _list(stage.depths), "Width": _list(stage.widths),
+            "Kernel": _list(stage.kernels), "Expand": _list(stage.expands) or "–",
+            "Block": stage.block + (f", stride {stage.stride}" if stage.stride > 1 else ""),
         }
         for i, stage in enumerate(space.stages)
     ]  # fmt: skip

@@ -119,7 +119,9 @@ def _figures(view: TrainingView) -> dict[str, Options]:
     if view.rollbacks and losses[0]["data"]:
         losses[0]["markLine"] = {
             "symbol": "none", "silent": True, "lineStyle": {"color": charts.OVER, "type": "dashed"},
-            "data": [{"xAxis": r["step"], "label": {"formatter": "rollback", "color": charts.OVER}} for r in view.rollbacks],
+            "data": [
+                {"xAxis": r["step"], "label": {"formatter": "rollback", "color": charts.OVER}} for r in view.rollbacks
+            ],
         }  # fmt: skip
     diverged = bool(known) and max(known) > 100 * max(min(known), 1e-3)
     return {

@@ -25,7 +25,7 @@ class TrialsTable:
     def __init__(self, view: StudyView, on_open: Callable[[int], None]) -> None:
         self._view = view
         self._metrics = view.metrics
-        columns = [
+        columns: list[dict[str, Any]] = [
             {"name": "number", "label": "Trial", "field": "number", "align": "left", "sortable": True},
             {"name": "state", "label": "State", "field": "state", "align": "left"},
             *(
