@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("nicegui")
 
 from nas import pareto
-from nas.service.pages import charts, layout, space
+from nas.service.pages import charts, devices, layout, space
 from nas.service.pages.front import FrontChart
 from nas.trial import Trial
 from search_spaces.arch import ChoiceArch
@@ -137,3 +137,11 @@ def test_links_are_quoted():
 )
 def test_durations(seconds, text):
     assert layout.duration(seconds) == text
+
+
+def test_devices_of_this_machine():
+    gpu, *others = devices.parse_gpus("NVIDIA A, B, 1024, 2048, 37\nbroken\nC, [N/A], 1, 2\n")
+    assert gpu == devices.Device("NVIDIA A, B", 2.0**30, 2.0**31, 0.37)
+    assert others == []
+    for device in devices.processors():
+        assert 0 < device.memory_used < device.memory_total

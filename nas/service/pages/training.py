@@ -8,11 +8,13 @@ from nicegui import ui
 
 from nas.service.pages import charts
 from nas.service.pages.charts import Options
+from nas.service.pages.devices import devices
 from nas.service.pages.layout import Tiles, call, chart, chip, duration, empty, frame, link, missing, panel
 from nas.service.service import Service
 from nas.service.training_view import TrainingView
 
 _REFRESH_SECONDS = 1.0
+_DEVICE_SECONDS = 5.0
 _TILES = (
     "Progress",
     "Time left",
@@ -44,6 +46,7 @@ def register(service: Service) -> None:
                 ui.link("Space", link("space", run_id))
                 ui.link("New search", link("new", run=run_id))
             _live(service, run_id, view, state)
+            await _devices()
 
 
 def _live(service: Service, run_id: str, view: TrainingView, state: ui.element) -> None:
@@ -92,6 +95,29 @@ def _live(service: Service, run_id: str, view: TrainingView, state: ui.element) 
 
     draw()
     ui.timer(_REFRESH_SECONDS, refresh, immediate=False)
+
+
+async def _devices() -> None:
+    """Memory and utilisation of the devices of this machine, where the training may run."""
+    found = await call(devices)
+    if not found:
+        return
+    with panel("Devices of the service's machine"):
+        tiles = [(Tiles((f"{device.name}: memory", "Utilisation")), f"{device.name}: memory") for device in found]
+
+    def draw(now: list[Any]) -> None:
+        for (row, memory), device in zip(tiles, now):
+            used, total = device.memory_used / 2**30, device.memory_total / 2**30
+            row.set({
+                memory: (f"{used:.1f} GiB", f"of {total:.1f} GiB"),
+                "Utilisation": (f"{device.busy:.0%}", "now"),
+            })  # fmt: skip
+
+    async def refresh() -> None:
+        draw(await call(devices))
+
+    draw(found)
+    ui.timer(_DEVICE_SECONDS, refresh, immediate=False)
 
 
 def _values(view: TrainingView, status: str) -> dict[str, tuple[str, str]]:
