@@ -80,7 +80,7 @@ class Client:
     def start(self, run: str, **settings: Any) -> dict[str, Any]:
         """Starts a search; the job.
 
-        settings: of `nas.service.requests.SearchSettings`, for example `study="a", n_trials=200, limits={"macs": 40e6}`;
+        settings: of `nas.service.requests.SearchSettings`, such as `study="a", n_trials=200, limits={"macs": 40e6}`;
         a limit is an upper one, or [lowest, highest] with None for an open end.
         """
         return self._object("POST", f"/runs/{_quoted(run)}/studies", settings)

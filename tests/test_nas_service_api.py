@@ -146,7 +146,8 @@ def test_preflight(client: TestClient) -> None:
 
 
 TRAVERSALS = [
-    "..", "../secret", "../../secret", "..%2fsecret", "%2e%2e/secret", "%2e%2e%2fsecret", "..%252fsecret", "....//secret",
+    "..", "../secret", "../../secret", "..%2fsecret", "%2e%2e/secret", "%2e%2e%2fsecret", "..%252fsecret",
+    "....//secret",
     "/etc/passwd", "%2fetc%2fpasswd", "//etc/passwd", "link", "linked/secret", "folder/../../secret", "..\\secret",
     "%5c..%5csecret", "secret%00", "%00", ".", "./../secret", "~/secret", "file:///etc/passwd", "a" * 5000,
 ]  # fmt: skip
@@ -229,7 +230,7 @@ def test_events_carry_what_is_new_and_nothing_else(root: Path) -> None:
         from nas.store import JournalStore
 
         store = JournalStore(root / "deep" / "run" / "studies" / "default.journal", stored.identity, SPACE, 100)
-        more = [t for t in make_trials(45, failed=(3,), problem=LIMITED)][40:]
+        more = make_trials(45, failed=(3,), problem=LIMITED)[40:]
         for trial in more:
             store.append(trial)
         found = [first]

@@ -16,13 +16,18 @@ from types import FrameType
 def main() -> None:
     """Passes SIGINT and SIGTERM on, waits, and writes the code; a command ended by signal N counts as 128 + N."""
     target = Path(sys.argv[1])
-    process = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL)
+    process: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        process.send_signal(number)
+        early.append(number) if process is None else process.send_signal(number)
 
+    # Before the command starts: it would inherit that SIGINT is ignored, as in what a shell starts in the background.
     signal.signal(signal.SIGINT, pass_on)
     signal.signal(signal.SIGTERM, pass_on)
+    process = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL)
+    for number in early:
+        process.send_signal(number)
     code = process.wait()
     code = 128 - code if code < 0 else code
     temporary = target.with_suffix(".code.tmp")
