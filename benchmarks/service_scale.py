@@ -146,22 +146,18 @@ def follow(port: int, options: argparse.Namespace, store: JournalStore, trials: 
     done.set()
     ordered = sorted(delays)
     wanted = len(written) * options.clients
-    print(
-        f"{options.clients} clients, {len(written)} new trials in {options.minutes:g} minutes: {len(delays)} of {wanted} received"
-    )
-    print(
-        f"from the store to a client: median {statistics.median(ordered):.2f} s, p99 {ordered[int(0.99 * len(ordered))]:.2f} s, most {ordered[-1]:.2f} s"
-    )
-    print(
-        f"bytes for a client: {statistics.mean(received) / max(1, len(written)):.0f} a trial; service: {busy:.0%} of a core"
-    )
+    print(f"{options.clients} clients, {len(written)} new trials in {options.minutes:g} minutes:")
+    print(f"received {len(delays)} of {wanted}")
+    late = {"median": statistics.median(ordered), "p99": ordered[int(0.99 * len(ordered))], "most": ordered[-1]}
+    print("from the store to a client: " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in late.items()))
+    size = statistics.mean(received) / max(1, len(written))
+    print(f"{size:.0f} bytes a trial for a client; the service took {busy:.0%} of a core")
     print("resident memory in MB, every 15 s: " + " ".join(f"{value:.0f}" for value in memory))
 
 
 def service_of(port: int) -> int:
-    found = subprocess.run(
-        ["pgrep", "-f", f"nas.cli serve .* --port {port}"], capture_output=True, text=True, check=True
-    )
+    command = ["pgrep", "-f", f"nas.cli serve .*--port {port}"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(found.stdout.split()[0])
 
 
