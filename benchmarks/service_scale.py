@@ -54,8 +54,8 @@ def main() -> None:
         size = run.study("live").stat().st_size
         print(f"study: {options.trials} trials, a journal of {size / 1e6:.1f} MB")
         port = free_port()
-        with serving(root, port=port) as url:
-            open_study(url, port)
+        with serving(root, port=port):
+            open_study(port)
             follow(port, options, store, trials)
         store.close()
 
@@ -91,8 +91,8 @@ def get(port: int, path: str) -> tuple[float, int]:
     return time.perf_counter() - started, size
 
 
-def open_study(url: str, port: int) -> None:
-    place = "/api/v1/runs/run/studies/live"
+def open_study(port: int) -> None:
+    place, pid = "/api/v1/runs/run/studies/live", service_of(port)
     for what, path in (
         ("first opening (reads the journal)", place),
         ("again", place),
@@ -102,8 +102,9 @@ def open_study(url: str, port: int) -> None:
         ("page of the search", "/search/run/live"),
         ("page of all runs", "/"),
     ):
+        before = processor(pid)
         seconds, size = get(port, path)
-        print(f"{what}: {seconds:.3f} s, {size / 1e3:.1f} kB")
+        print(f"{what}: {seconds:.3f} s, of the processor {processor(pid) - before:.2f} s, {size / 1e3:.1f} kB")
 
 
 def follow(port: int, options: argparse.Namespace, store: JournalStore, trials: list[Trial]) -> None:

@@ -139,12 +139,14 @@ class Client:
     def follow(self, run: str, study: str = "default", since: int = 0) -> Iterator[dict[str, Any]]:
         """What happens to a study, as it happens, until its search has ended: see `nas.service.events.Hub.follow`.
 
-        since: the first trial that is wanted. A connection that is lost is made again from where it was.
+        since: the first trial that is wanted. A connection that is lost is made again from where it was, as soon as a
+        service answers.
         """
-        ended = False
+        ended = begun = False
         while not ended:
             try:
                 with self._open("GET", f"{_place(run, study)}/events?since={since}", timeout=_QUIET_SECONDS) as answer:
+                    begun = True
                     for event in _events(answer):
                         yield event
                         since = event["since"] + len(event["trials"])
@@ -152,7 +154,9 @@ class Client:
                         ended = since >= summary["n_trials"] and summary["state"] != "searching"
                         if ended:
                             break
-            except (OSError, HTTPException):
+            except (OSError, HTTPException, ServiceError) as error:
+                if isinstance(error, ServiceError) and (error.code is not None or not begun):
+                    raise
                 time.sleep(_PAUSE_SECONDS)
 
     def _object(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
