@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, default=Path("docs/images"))
     parser.add_argument("--root", type=Path, help="keep the example runs here, and use them again")
     parser.add_argument("--pages", nargs="*", default=list(PAGES), choices=list(PAGES))
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=6)
     options = parser.parse_args()
     root = options.root or Path(tempfile.mkdtemp(prefix="nas-runs-"))
     try:

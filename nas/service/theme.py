@@ -13,7 +13,7 @@ SERIES = tuple(f"var(--series-{i})" for i in range(7))  # colours of studies tha
 CSS = """
 :root {
   --page: #f5f6f8; --surface: #ffffff; --raised: #f8f9fb; --line: #dfe3e8; --text: #16202b; --muted: #5b6773;
-  --accent: #0a5f9e; --button: #0a6ab0; --accent-soft: #e3eff8; --front: #0072b2; --over: #d55e00; --cloud: #98a2ad;
+  --accent: #0a5f9e; --accent-soft: #e3eff8; --front: #0072b2; --over: #d55e00; --cloud: #98a2ad;
   --good: #00795a;
   --warn: #a15c00; --bad: #b3261e; --good-soft: #dff3ec; --warn-soft: #fdf0d9; --bad-soft: #fce6e3;
   --stage-0: #8cc7ea; --stage-1: #8ed6bf; --stage-2: #f4cf7a; --stage-3: #e6b3cf; --stage-4: #f0b48a;
@@ -24,7 +24,7 @@ CSS = """
 }
 body.body--dark {
   --page: #0e141b; --surface: #161e27; --raised: #1c2631; --line: #2c3947; --text: #e8edf2; --muted: #9aa8b6;
-  --accent: #6cb8ec; --button: #1f6fa8; --accent-soft: #17324a; --front: #56b4e9; --over: #f08a4b; --cloud: #64717e;
+  --accent: #6cb8ec; --accent-soft: #17324a; --front: #56b4e9; --over: #f08a4b; --cloud: #64717e;
   --good: #4fcfa6;
   --warn: #e9b24c; --bad: #f28b82; --good-soft: #12352c; --warn-soft: #3a2d12; --bad-soft: #41201e;
   --stage-0: #3f82ad; --stage-1: #2f8c72; --stage-2: #a37a1e; --stage-3: #96557a; --stage-4: #a5602f;
@@ -39,8 +39,8 @@ body.body--dark { background: var(--page); color: var(--text); }
 .nicegui-content { padding: 0; gap: 0; }
 .nicegui-header { padding: 0 !important; }
 h1, h2 { margin: 0 !important; padding: 0; }
-.text-primary { color: var(--accent) !important; }
-.bg-primary { background: var(--button) !important; color: #fff !important; }
+body { --q-primary: #0a6ab0; }
+body.body--dark { --q-primary: #3a8fd0; }
 a, .nicegui-link { color: var(--accent); text-decoration: none; }
 a:hover, .nicegui-link:hover { text-decoration: underline; }
 :focus-visible { outline: 2px solid var(--accent) !important; outline-offset: 2px; border-radius: 4px; }
@@ -59,7 +59,7 @@ main.body, .main { width: 100%; max-width: 1280px; margin: 0 auto; padding: 22px
   flex-direction: column; gap: 18px; }
 .title { font-size: 24px; font-weight: 650; letter-spacing: -0.02em; line-height: 1.2; overflow-wrap: anywhere; }
 .crumbs { color: var(--muted); font-size: 13px; display: flex; gap: 6px; flex-wrap: wrap; overflow-wrap: anywhere; }
-.heading { font-size: 15px; font-weight: 620; letter-spacing: -0.005em; }
+.heading { line-height: 1.4; font-size: 15px; font-weight: 620; letter-spacing: -0.005em; }
 .soft { color: var(--muted); }
 .small { font-size: 12.5px; }
 .number { font-variant-numeric: tabular-nums; }
@@ -72,7 +72,8 @@ main.body, .main { width: 100%; max-width: 1280px; margin: 0 auto; padding: 22px
   width: 100%; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(128px, 1fr)); width: 100%;
   flex-shrink: 0; background: var(--surface); border: 1px solid var(--line); border-radius: 10px; overflow: hidden; }
-.tile { background: var(--surface); padding: 11px 14px; min-width: 0; box-shadow: 1px 1px 0 0 var(--line); }
+.tile { background: var(--surface); padding: 11px 14px; min-width: 0; margin: 0 -1px -1px 0;
+  border-right: 1px solid var(--line); border-bottom: 1px solid var(--line); }
 .tile .name { color: var(--muted); font-size: 12px; }
 .tile .value { font-size: 19px; font-weight: 620; font-variant-numeric: tabular-nums; letter-spacing: -0.01em;
   overflow-wrap: anywhere; line-height: 1.3; }
