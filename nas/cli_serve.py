@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -46,7 +48,17 @@ def serve(
     if made:
         print(f"token, made for this start: {token}", file=sys.stderr)
     next_step(f"open http://{shown}:{port} in a browser; Ctrl-C ends the service and no search")
-    uvicorn.run(app, host=host, port=port, log_level="warning", ws_max_size=1 << 20, timeout_graceful_shutdown=3)
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            app.state.hub.close()  # uvicorn waits for streams, which end when their readers do
+            super().handle_exit(sig, frame)
+
+    config = uvicorn.Config(
+        app, host=host, port=port, log_level="warning", ws_max_size=1 << 20, timeout_graceful_shutdown=5
+    )  # fmt: skip
+    with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises once it has ended
+        Server(config).run()
 
 
 def token_of(token_file: Path | None, host: str) -> tuple[str | None, bool]:

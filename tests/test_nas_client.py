@@ -48,7 +48,7 @@ def test_refusals_have_the_service_s_words_and_code(client: Client) -> None:
     with pytest.raises(ServiceError, match="there is no run 'none'; runs: deep~run") as error:
         client.studies("none")
     assert error.value.code == 404
-    with pytest.raises(ServiceError, match="unknown metric 'colour'") as error:
+    with pytest.raises(ServiceError, match="no upper limit on 'colour'; valid: macs") as error:
         client.start("deep~run", study="t", limits={"colour": 1.0})
     assert error.value.code == 422
     with pytest.raises(ServiceError, match="a token is needed") as error:

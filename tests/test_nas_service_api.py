@@ -166,7 +166,8 @@ def test_no_name_of_a_file_leaves_the_exported_folder(client: TestClient, root: 
     assert listed == [{"name": "config.json", "bytes": 2}]
     assert client.get(f"{STUDY}/trials/1/files/config.json").content == b"{}"
     answer = client.get(f"{STUDY}/trials/1/files/{name}")
-    assert 400 <= answer.status_code < 500 or answer.json() == listed  # the client itself resolves some of them
+    resolved = not answer.url.path.startswith(f"{STUDY}/trials/1/files/")  # by the client itself, as `..`
+    assert 400 <= answer.status_code < 500 or resolved
     assert b"the secret" not in answer.content
     assert b"root:" not in answer.content
 

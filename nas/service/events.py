@@ -22,6 +22,11 @@ class Hub:
     def __init__(self, library: Library) -> None:
         self._library = library
         self._looks: dict[tuple[str, str], _Look] = {}
+        self._closing = False
+
+    def close(self) -> None:
+        """Ends every stream within a second, so that a service can end; may be called in a signal handler."""
+        self._closing = True
 
     async def follow(self, run_id: str, study: str, since: int) -> AsyncIterator[bytes]:
         """Server-sent events of a study: `progress` with the trials from `since` on and a summary, then what is new.
@@ -34,7 +39,10 @@ class Hub:
         look.watchers += 1
         try:
             async for event in look.follow(since):
-                yield event
+                if self._closing:
+                    break
+                if event:
+                    yield event
         finally:
             look.watchers -= 1
             if not look.watchers:
@@ -54,6 +62,7 @@ class _Look:
         self._encoded: dict[tuple[int, int, int, str], bytes] = {}
 
     async def follow(self, since: int) -> AsyncIterator[bytes]:
+        """Events; empty ones where there is nothing to say."""
         loop, generation, sent, beat = asyncio.get_running_loop(), None, "", float("-inf")
         while True:
             view = await self._look()
@@ -71,6 +80,8 @@ class _Look:
             elif loop.time() - beat > _BEAT_SECONDS:
                 yield b": still here\n\n"
                 beat = loop.time()
+            else:
+                yield b""
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _look(self) -> StudyView:
