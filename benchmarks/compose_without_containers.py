@@ -116,7 +116,8 @@ class Machine:
         """Of a container: nothing of Ray's or ours is inherited."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "NAS_"))}
         own = {name: self.here(value) for name, value in service["environment"].items()}
-        return {**inherited, "HOME": str(self.folder), "PYTHONPATH": str(ROOT), **own}
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # a job's `python` is this one
+        return {**inherited, "HOME": str(self.folder), "PATH": path, "PYTHONPATH": str(ROOT), **own}
 
     def start(self, stack: ExitStack, name: str, service: Mapping[str, Any]) -> None:
         """Starts it and waits until it is healthy. Raises RuntimeError with its last words where it is not."""
