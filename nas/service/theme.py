@@ -39,8 +39,8 @@ body.body--dark { background: var(--page); color: var(--text); }
 .nicegui-content { padding: 0; gap: 0; }
 .nicegui-header { padding: 0 !important; }
 h1, h2 { margin: 0 !important; padding: 0; }
-body { --q-primary: #0a6ab0; }
-body.body--dark { --q-primary: #3a8fd0; }
+body { --q-primary: #0a6ab0 !important; }
+body.body--dark { --q-primary: #3a8fd0 !important; }
 a, .nicegui-link { color: var(--accent); text-decoration: none; }
 a:hover, .nicegui-link:hover { text-decoration: underline; }
 :focus-visible { outline: 2px solid var(--accent) !important; outline-offset: 2px; border-radius: 4px; }
@@ -72,8 +72,8 @@ main.body, .main { width: 100%; max-width: 1280px; margin: 0 auto; padding: 22px
   width: 100%; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(128px, 1fr)); width: 100%;
   flex-shrink: 0; background: var(--surface); border: 1px solid var(--line); border-radius: 10px; overflow: hidden; }
-.tile { background: var(--surface); padding: 11px 14px; min-width: 0; margin: 0 -1px -1px 0;
-  border-right: 1px solid var(--line); border-bottom: 1px solid var(--line); }
+.tile { background: var(--surface); padding: 11px 14px; min-width: 0; margin: -1px 0 0 -1px;
+  border-left: 1px solid var(--line); border-top: 1px solid var(--line); }
 .tile .name { color: var(--muted); font-size: 12px; }
 .tile .value { font-size: 19px; font-weight: 620; font-variant-numeric: tabular-nums; letter-spacing: -0.01em;
   overflow-wrap: anywhere; line-height: 1.3; }

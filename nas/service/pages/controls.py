@@ -47,8 +47,10 @@ class Controls:
             ui.label(f"Continue {self._view.name}").classes("heading")
             ui.label("The settings stay as the study records them.").classes("soft small")
             total = asked if asked > done else done + 100
-            number = ui.number("Evaluations in all", value=total, min=done + 1, precision=0).props("outlined dense")
-            workers = ui.number("Workers (0: in the driver)", value=1, min=0, precision=0).props("outlined dense")
+            number = ui.number("Evaluations in all", value=total, min=done + 1, precision=0)
+            workers = ui.number("Workers (0: in the driver)", value=1, min=0, precision=0)
+            for field in (number, workers):
+                field.props("outlined dense").classes("w-full")
 
             async def start() -> None:
                 settings = ResumeSettings(n_trials=int(number.value), num_workers=int(workers.value))

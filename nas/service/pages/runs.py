@@ -65,7 +65,7 @@ async def _page(service: Service, summaries: list[dict[str, Any]]) -> None:
         with nothing:
             empty("insights", "No studies", "Start one with “New search”, or clear the filter.")
     box.mark("studies")
-    ui.html("<h2 class='heading'>Supernets</h2>", sanitize=False)
+    heading = ui.html("<h2 class='heading'>Supernets</h2>", sanitize=False)
     cards = ui.element("div").classes("cards")
 
     def compare() -> None:
@@ -82,7 +82,9 @@ async def _page(service: Service, summaries: list[dict[str, Any]]) -> None:
             table.update_rows(rows, clear_selection=False)
         table.set_visibility(bool(rows))
         nothing.set_visibility(not rows)
-        runs = [run for run in shown["runs"] if all(word in _words(run) for word in wanted)]
+        holding = {row["run"] for row in rows}
+        runs = [r for r in shown["runs"] if r["id"] in holding or all(word in _words(r) for word in wanted)]
+        heading.set_visibility(bool(runs))
         if runs != shown["cards"]:
             shown["cards"] = runs
             cards.clear()
