@@ -32,7 +32,7 @@ KINDS = ("search", "resume", "export")
 Rows = list[dict[str, Any]]
 
 _LOG_BYTES = 20_000  # of a job's output that are shown
-_START_SECONDS = 60.0  # within which a search has to have taken its study
+_RAY_CODES = {"succeeded": 0, "failed": 1, "stopped": 130}  # by how a Ray job ended
 
 
 class BusyError(RuntimeError):
@@ -77,7 +77,10 @@ class Jobs:
         return [self._described(job) for job in sorted(jobs, key=lambda job: -job.started)]
 
     def get(self, job_id: str) -> dict[str, Any]:
-        """A job with its `state`: "running", "succeeded", "failed" or "stopped". Raises LookupError."""
+        """A job with its `state`: "running", "succeeded", "failed", "stopped", or "unknown" where no cluster answers.
+
+        Raises LookupError.
+        """
         return self._described(self._job(job_id))
 
     def log(self, job_id: str) -> str:
@@ -206,17 +209,19 @@ class Jobs:
                 raise BusyError(f"study {study!r} of {run_id!r} is being searched already, by job {job['id']}")
 
     def _described(self, job: Job) -> dict[str, Any]:
-        code = self._code(job)
-        return asdict(job) | {"state": self._state(job), "code": code}
+        state = self._state(job)
+        return asdict(job) | {"state": state, "code": self._code(job)}
 
     def _state(self, job: Job) -> str:
-        if job.ray_id:
+        code = self._code(job)
+        if code is None and job.ray_id:
             try:
                 status = self._ray().get(job.ray_id).status
             except (ConnectionError, PermissionError, ValueError):
                 return "unknown"
+            if status in _RAY_CODES:  # for good: the cluster is not asked again
+                self._file(job.id, "code").write_text(str(_RAY_CODES[status]))
             return "running" if status == "pending" else status
-        code = self._code(job)
         if code is None:
             return "running" if self._alive(job) else "failed"
         if code == 0:
