@@ -6,7 +6,10 @@ BIN := $(VENV)/bin
 CONSTRAINTS ?= constraints.txt
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-.PHONY: demo test lint format clean help
+# Debian's headless browser, which the tests of the pages drive; another one by make CHROMIUM=/path/to/chromium
+CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+
+.PHONY: browser demo test lint format clean help
 
 help:
 	@echo "make demo    the whole chain on handwritten digits: train, search, export, check (about 3 minutes)"
@@ -18,8 +21,16 @@ demo: $(VENV)/.installed
 	@rm -rf runs/demo
 	$(BIN)/nas demo -o runs/demo
 
-test: lint
+test: lint browser
 	$(BIN)/python -m pytest
+
+# A missing browser is installed where that needs no password; else the tests of the pages skip, and fail under CI.
+browser:
+	@[ -n "$(CHROMIUM)" ] || { echo "installing chromium, for the tests of the pages"; \
+	  if [ "$$(id -u)" = 0 ]; then sudo=; else sudo="sudo -n"; fi; \
+	  $$sudo apt-get update -qq && $$sudo apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || { \
+	  echo "no chromium was found or installed: sudo apt-get install chromium, or make CHROMIUM=PATH test" >&2; \
+	  [ -z "$$CI" ]; }
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

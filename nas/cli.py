@@ -38,6 +38,7 @@ from nas.cli_read import (
     studies,
 )
 from nas.cli_resume import end_search, resume
+from nas.cli_serve import serve
 from nas.cli_train import train
 from nas.cli_trust import trust
 from nas.terminal import UrlFormatter, with_urls
@@ -170,7 +171,7 @@ def _search_settings(
 
 
 app.command("launch")(launch_command(search, _search_settings))
-for command in (jobs, logs, stop, resume, studies, pareto, query, compare, push):
+for command in (jobs, logs, stop, resume, studies, pareto, query, compare, push, serve):
     app.command()(command)
 
 

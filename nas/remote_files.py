@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from nas.run import write_json
 
-PRIVATE = (".lock", ".writer", ".tmp", ".previous")  # neither pulled nor published
+PRIVATE = (".lock", ".writer", ".tmp", ".previous", ".status.json")  # neither pulled nor published
 
 Comparison = Literal["same", "ours", "theirs", "neither"]
 

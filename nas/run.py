@@ -6,13 +6,14 @@ import fcntl
 import json
 import os
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from search_spaces.network import NetworkSpace
 from supernet.callables import absolute, is_function
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from nas.remote import Mirror
 
 FORMAT = "nas-run-1"
+
+_LOOK_SECONDS = 0.05  # for which `is_training` may at most hold the lock
 
 
 class RunError(ValueError):
@@ -235,12 +238,30 @@ class Run:
 def writing(run: Run) -> Iterator[None]:
     """Holds the run's training lock. Raises RunError when another process trains it; the lock ends with its holder."""
     with open(run.path / ".training.lock", "a", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunError(f"{run} is being trained by another process") from None
+        if not _locked(file, fcntl.LOCK_EX):
+            time.sleep(_LOOK_SECONDS)
+            if not _locked(file, fcntl.LOCK_EX):
+                raise RunError(f"{run} is being trained by another process")
         with run.publishing(run.path / "training"):
             yield
+
+
+def is_training(run: Run) -> bool:
+    """Whether a process of this machine trains the run now."""
+    try:
+        with open(run.path / ".training.lock", encoding="utf-8") as file:
+            return not _locked(file, fcntl.LOCK_SH)
+    except FileNotFoundError:
+        return False
+
+
+def _locked(file: IO[str], kind: int) -> bool:
+    """Whether the lock was to be had."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def is_url(path: str | Path) -> bool:

@@ -15,6 +15,7 @@ from nas import loop, pareto, strategies
 from nas.cache import EvaluationCache
 from nas.derived import Derivation, DerivingStore
 from nas.problem import Problem, batch_cost
+from nas.status import reporting
 from nas.store import Identity, JournalStore, MemoryStore, read_study
 from nas.trial import Trial
 from search_spaces import cost as network_cost
@@ -135,7 +136,8 @@ def search(
         recorded = DerivingStore(store, problem, derive) if derive else store
         outcome = loop.run(
             problem, searcher, pool, recorded, n_trials, lookahead, evaluations,
-            on_trial=on_trial and (lambda trial: on_trial(store.trials[trial.number])), stop=stop,
+            on_trial=on_trial and (lambda trial: on_trial(store.trials[trial.number])),
+            stop=stop if storage is None else reporting(Path(storage), pool, stop or (lambda: False)),
         )  # fmt: skip
     return Study(problem.objectives, problem.limits, store.trials, outcome, searcher.report())
 

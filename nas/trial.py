@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from search_spaces.arch import ArchLike
@@ -31,12 +32,12 @@ class Trial:
     seconds: float
     error: str | None = None
 
-    @property
+    @cached_property
     def feasible(self) -> bool:
         """Whether it completed within every limit."""
         return self.state == "complete" and self.violation == 0
 
-    @property
+    @cached_property
     def violation(self) -> float:
         """Sum of the relative excesses over the limits."""
         return sum(max(0.0, excess) for excess in self.constraints.values())

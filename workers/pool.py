@@ -58,12 +58,25 @@ class Result:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Workers:
+    """The workers of a pool now: those that have started, those that evaluate, and how many were replaced so far."""
+
+    alive: int
+    busy: int
+    restarted: int = 0
+
+
 class Pool(Protocol):
     """Where evaluations run. A context manager that closes on leaving."""
 
     @property
     def size(self) -> int:
         """Evaluations that run at the same time."""
+        ...
+
+    def workers(self) -> Workers:
+        """What the workers do now."""
         ...
 
     def submit(self, number: int, arch: ArchLike) -> None:
@@ -104,6 +117,10 @@ class LocalPool:
     def size(self) -> int:
         """Always 1."""
         return 1
+
+    def workers(self) -> Workers:
+        """This process, which is busy while evaluations are queued."""
+        return Workers(1, int(bool(self._tasks)))
 
     def submit(self, number: int, arch: ArchLike) -> None:
         """Queues the evaluation until `wait` runs it."""

@@ -13,7 +13,7 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from search_spaces.arch import ArchLike
 from workers.evaluator import Evaluator, EvaluatorSpec
-from workers.pool import Result, Task, WorkerStartError, check_timeout, describe, run_together, worker_name
+from workers.pool import Result, Task, Workers, WorkerStartError, check_timeout, describe, run_together, worker_name
 from workers.ray_connect import connect, environment, warn_if_short_of
 from workers.task_queue import TaskQueue
 
@@ -100,7 +100,7 @@ class RayPool:
         self._queue = TaskQueue(min(_CALL_SECONDS, self._timeout / 10), spec.batch)
         self._idle: list[Any] = []
         self._busy: dict[ray.ObjectRef, _Call] = {}
-        self._failed_starts = 0
+        self._failed_starts = self._restarted = 0
         try:
             if self._owns_ray and address == "local":
                 _require_gpus(num_gpus)
@@ -119,6 +119,11 @@ class RayPool:
     def size(self) -> int:
         """Number of actors."""
         return self._size
+
+    def workers(self) -> Workers:
+        """What the actors do now."""
+        busy = sum(bool(call.tasks) for call in self._busy.values())
+        return Workers(len(self._idle) + busy, busy, self._restarted)
 
     def submit(self, number: int, arch: ArchLike) -> None:
         """Queues the evaluation for the next idle actor; a short one waits for `wait`, which may find it company."""
@@ -219,6 +224,7 @@ class RayPool:
 
     def _replace(self, actor: Any) -> None:
         ray.kill(actor)  # it may only hang or be out of reach, and must not go on
+        self._restarted += 1
         self._start_actor()
 
 

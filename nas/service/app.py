@@ -1,0 +1,94 @@
+"""`create_app`: the API, the pages and the guard in front of both, as one ASGI app."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse
+
+from nas.service import api, metrics, openapi_page
+from nas.service.auth import LOOPBACK, Guard
+from nas.service.events import Hub
+from nas.service.jobs import FOLDER, BusyError
+from nas.service.service import Service
+
+_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (BusyError, 409), (LookupError, 404), (FileNotFoundError, 404), (ValueError, 422), (ConnectionError, 502),
+    (PermissionError, 502), (OSError, 507),
+)  # fmt: skip
+
+
+def create_api(service: Service) -> FastAPI:
+    """The API alone, without pages and without a guard: what tests call in their own process."""
+    app = FastAPI(
+        title="nas", summary="Searches of a supernet's subnets.", openapi_url="/api/openapi.json",
+        docs_url=None, redoc_url=None,
+    )  # fmt: skip
+    app.state.service, app.state.hub = service, Hub(service.library)
+    app.include_router(api.router)
+    for kind, code in _CODES:
+        app.add_exception_handler(kind, _answer(code))
+    app.add_exception_handler(RequestValidationError, _invalid)
+
+    @app.get("/api", include_in_schema=False)
+    def describe() -> HTMLResponse:
+        """The OpenAPI page."""
+        return HTMLResponse(openapi_page.render(app.openapi()))
+
+    @app.get("/healthz", tags=["operating"], response_class=PlainTextResponse)
+    def healthz() -> PlainTextResponse:
+        """Whether the service answers."""
+        return PlainTextResponse("ok")
+
+    @app.get("/metrics", tags=["operating"], response_class=PlainTextResponse)
+    def prometheus() -> Response:
+        """Metrics for Prometheus."""
+        return Response(metrics.exposition(service), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return app
+
+
+def create_app(
+    root: str | Path, token: str | None = None, address: str | None = None, hosts: Iterable[str] = LOOPBACK
+) -> FastAPI:
+    """The whole service over the runs in `root`. Once in a process, as NiceGUI has one app in each.
+
+    token, hosts: see `nas.service.auth.Guard`. address: of a Ray jobs server on which searches run; None runs them as
+    processes of this machine.
+    """
+    service = Service.open(root, address)
+    os.environ.setdefault("NICEGUI_STORAGE_PATH", str(service.library.root / FOLDER / "pages"))
+    from nicegui import ui
+
+    from nas.service import pages
+
+    app = create_api(service)
+    pages.register(service)
+    ui.run_with(app, title="nas", dark=None, storage_secret=secrets.token_hex(32), show_welcome_message=False)
+    app.add_middleware(Guard, token=token, hosts=tuple(hosts))
+    return app
+
+
+def _answer(code: int) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def answer(request: Request, error: Exception) -> Response:
+        detail = error.args[0] if isinstance(error, KeyError) and error.args else error
+        return _detail(code, str(detail))
+
+    return answer
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    """Without the input itself, which may be what JSON cannot say."""
+    assert isinstance(error, RequestValidationError)
+    parts = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+    return _detail(422, "; ".join(parts))
+
+
+def _detail(code: int, text: str) -> Response:
+    return JSONResponse({"detail": text.encode("utf-8", "backslashreplace").decode()}, code)

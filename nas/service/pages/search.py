@@ -1,0 +1,224 @@
+"""Search: a study, live: its front, its progress, its trials, its workers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nicegui import events, ui
+
+from nas.quantities import show_limit
+from nas.service import state
+from nas.service.pages import architecture, charts
+from nas.service.pages.controls import Controls
+from nas.service.pages.front import FrontChart
+from nas.service.pages.layout import Tiles, call, chart, duration, empty, frame, link, missing, panel
+from nas.service.pages.trials import TrialsTable
+from nas.service.service import Service
+from nas.service.study_view import StudyView
+
+_REFRESH_SECONDS = 1.0
+_TILES = ("Evaluations", "Best feasible", "Front", "Hypervolume", "Workers", "Speed", "Time left")
+
+
+def register(service: Service) -> None:
+    """The page `/search/RUN/STUDY`; `?trial=N` opens an architecture."""
+
+    @ui.page("/search/{run_id}/{study}")
+    async def page(run_id: str, study: str, trial: int | None = None) -> None:
+        try:
+            view = await call(service.library.study, run_id, study)
+        except LookupError as error:
+            missing(error)
+            return
+        with frame(study, "Runs", [("Runs", "/"), (run_id, link("training", run_id))]):
+            _SearchPage(service, run_id, view).build(trial)
+
+
+class _SearchPage:
+    """What one browser shows of a study. `_draw` brings it up to date and sends differences."""
+
+    def __init__(self, service: Service, run_id: str, view: StudyView) -> None:
+        self._service, self._run_id, self._view = service, run_id, view
+        self._generation, self._drawn = view.generation, -1
+        self._ready = False
+        self._now: tuple[str, int] | None = None
+        self._worker_rows: list[dict[str, Any]] | None = None
+
+    def build(self, trial: int | None) -> None:
+        """All elements; then a timer."""
+        self._controls = Controls(self._service, self._run_id, self._view)
+        self._settings()
+        self._tiles = Tiles(_TILES)
+        with panel() as self._waiting:
+            empty(
+                "scatter_plot",
+                "No evaluations yet",
+                "The first points appear a few seconds after the search has begun.",
+            )
+        with ui.element("div").classes("w-full").style("display: contents") as self._charts:
+            with panel() as self._front_box:
+                self._front_panel()
+            with ui.element("div").classes("two"):
+                with panel("Hypervolume", "share of the box between the worst allowed values and the ideal"):
+                    self._volume = chart(self._volume_options(), "hypervolume over evaluations")
+                with panel("Best so far", "the first objective, among feasible trials"):
+                    self._best = chart(self._best_options(), "best value over evaluations")
+            with panel("Trials", "Choose a number to see the architecture."):
+                self._table = TrialsTable(self._view, self._open)
+            with panel("Workers"):
+                self._workers = ui.element("div").classes("w-full")
+        self._draw()
+        ui.timer(_REFRESH_SECONDS, self._refresh, immediate=False)
+        if trial is not None:
+            ui.timer(0.1, lambda: self._open(trial), once=True)
+
+    def _settings(self) -> None:
+        identity = self._view.identity
+        with ui.row().classes("items-center gap-x-5 gap-y-1 soft small"):
+            if identity:
+                limits = ", ".join(show_limit(name, limit) for name, limit in self._view.limits.items())
+                ui.label(f"{identity.strategy}, seed {identity.seed}, lookahead {identity.lookahead}")
+                ui.label(" and ".join(f"{way} {name}" for name, way in self._view.objectives.items()))
+                ui.label(limits or "no limits")
+                ui.label(f"{identity.context.get('score', 'inherited')} scores")
+            ui.link("Space", link("space", self._run_id))
+
+    def _front_panel(self) -> None:
+        metrics = self._view.metrics or ["top1", "macs"]
+        objectives = list(self._view.objectives) or metrics
+        default_x = next(
+            (m for m in [*objectives[1:], "macs", *metrics] if m in metrics and m != objectives[0]), objectives[0]
+        )
+        with ui.row().classes("w-full items-center gap-3"):
+            ui.html("<h2 class='heading'>Pareto front</h2>", sanitize=False)
+            ui.space()
+            names = {metric: charts.label(metric) for metric in metrics}
+            self._y = ui.select(names, value=objectives[0], label="vertical", on_change=self._replot)
+            self._x = ui.select(names, value=default_x, label="horizontal", on_change=self._replot)
+            for select in (self._y, self._x):
+                select.props("outlined dense options-dense").style("min-width: 150px")
+        self._front = self._new_front()
+        self._front_chart = chart(
+            self._front.options(), "trials and Pareto front", tall=True, on_point_click=self._clicked
+        )
+        self._legend = ui.label().classes("soft small number")
+
+    def _new_front(self) -> FrontChart:
+        view = self._view
+        return FrontChart(self._x.value, self._y.value, view.objectives, view.limits, view.trials)
+
+    def _replot(self) -> None:
+        self._front = self._new_front()
+        self._front_chart.options.clear()
+        self._front_chart.options.update(self._front.options())
+        self._front_chart.update()
+
+    def _volume_options(self) -> charts.Options:
+        points = charts.thinned(self._view.hypervolumes)
+        return charts.lines(
+            "evaluations", "hypervolume", [charts.line("hypervolume", points, charts.FRONT, step="end")]
+        )
+
+    def _best_options(self) -> charts.Options:
+        first = next(iter(self._view.objectives), "top1")
+        unit = charts.Unit(first, max((v for v in self._view.best_so_far[-1:] if v is not None), default=0.0))
+        points = [[n, unit(v)] for n, v in charts.thinned(self._view.best_so_far)]
+        return charts.lines("evaluations", unit.label, [charts.line("best", points, "var(--series-2)", step="end")])
+
+    async def _refresh(self) -> None:
+        try:
+            await call(self._service.library.study, self._run_id, self._view.name)
+        except LookupError:  # the study's file was taken away: what is on the page stays
+            return
+        if self._view.generation != self._generation:
+            ui.navigate.reload()
+            return
+        if not self._ready:  # a browser that is still loading its charts would lose what it is told
+            try:
+                await self._front_chart.run_chart_method("getWidth", timeout=3.0)
+            except TimeoutError:
+                return
+            self._ready = True
+        self._draw()
+
+    def _draw(self) -> None:
+        now = (self._view.state, len(self._view.trials))
+        if now == self._now and now[0] != "searching":
+            return
+        self._now = now
+        summary = state.study_summary(self._view)
+        self._tiles.set(_values(summary))
+        self._controls.show(summary["state"])
+        number = len(self._view.trials)
+        self._waiting.set_visibility(not number)
+        self._charts.set_visibility(bool(number))
+        self._show_workers(summary["workers"])
+        if number == self._drawn:
+            return
+        if self._drawn == 0:  # what to plot is known from the first trial on
+            ui.navigate.reload()
+            return
+        if self._drawn > 0:
+            if series := self._front.add(self._view.trials):
+                self._front_chart.run_chart_method("setOption", {"series": series})
+            for element, options in ((self._volume, self._volume_options()), (self._best, self._best_options())):
+                element.run_chart_method("setOption", {"series": options["series"]})
+        self._table.refresh()
+        over, failed = summary["n_infeasible"], summary["n_failed"]
+        self._legend.text = (
+            f"{number:,} evaluated: {number - over - failed:,} feasible, {over:,} over a limit, {failed:,} failed"
+        )
+        self._drawn = number
+
+    def _show_workers(self, workers: dict[str, Any]) -> None:
+        rows = [
+            {
+                "worker": row["worker"],
+                "trials": row["trials"],
+                "seconds": f"{row['seconds'] / max(1, row['trials']):.2f} s",
+            }
+            for row in workers["by_worker"][:50]
+        ]
+        if rows == self._worker_rows:
+            return
+        self._worker_rows = rows
+        self._workers.clear()
+        columns = (("worker", "Worker", "left"), ("trials", "Trials", "right"), ("seconds", "Mean evaluation", "right"))
+        with self._workers:
+            ui.table(
+                columns=[{"name": n, "label": label, "field": n, "align": align} for n, label, align in columns],
+                rows=rows, row_key="worker", pagination=10,
+            ).props("flat dense").classes("w-full")  # fmt: skip
+
+    def _clicked(self, event: events.EChartPointClickEventArguments) -> None:
+        if isinstance(event.data, list) and len(event.data) == 3:
+            self._open(int(event.data[2]))
+
+    def _open(self, number: int) -> None:
+        with self._front_box:
+            architecture.show(self._service, self._run_id, self._view, number)
+
+
+def _values(summary: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    first = next(iter(summary["objectives"]), "top1")
+    best, workers, asked = summary["best"], summary["workers"], summary["n_asked"]
+    live, speed = summary["state"] == "searching", summary["trials_per_second"]
+    alive = workers["alive"] is not None
+    cost = next((name for name in ("macs", "params") if best and name in best["metrics"]), None)
+    return {
+        "Evaluations": (f"{summary['n_trials']:,}", f"of {asked:,}" if asked else ""),
+        "Best feasible": (
+            charts.show(first, best["metrics"].get(first)) if best else "–",
+            f"#{best['number']}, {charts.show(cost, best['metrics'][cost])} {charts.label(cost)}"
+            if best and cost else "",
+        ),
+        "Front": (str(summary["front"]), "undominated trials"),
+        "Hypervolume": ("–" if summary["hypervolume"] is None else f"{summary['hypervolume']:.4f}", "1 is the ideal"),
+        "Workers": (
+            str(workers["alive"]) if alive else "–",
+            f"{workers['busy']} busy, {workers['restarted']} restarted" if alive
+            else "" if live else "no driver runs",
+        ),
+        "Speed": (f"{speed:.2g}/s" if speed else "–", "evaluations" if live else "when it ran"),
+        "Time left": (duration(summary["seconds_left"]) if live else "–", ""),
+    }  # fmt: skip

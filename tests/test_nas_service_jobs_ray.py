@@ -1,0 +1,59 @@
+"""A service that starts its searches on a Ray cluster: the same search, stopped half way and resumed."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import ray_clusters
+from services import ROOT, serving
+
+from nas.client import Client
+from nas.store import read_study
+
+TOKEN = "0123456789abcdef" * 2
+
+
+def test_a_search_on_a_cluster_is_stopped_and_resumed(trained_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained_run, tmp_path / "root" / "run")
+    settings = {"n_trials": 80, "strategy": "random", "seed": 5, "limits": {"macs": 3e6}}
+    with ray_clusters.started_cluster(TOKEN) as variables:
+        variables |= {"PYTHONPATH": str(ROOT)}
+        address = variables["RAY_API_SERVER_ADDRESS"]
+        with serving(tmp_path / "root", "--address", address, **variables) as url:
+            client = Client(url)
+            job = client.start("run", study="s", num_workers=1, **settings)
+            assert job["ray_id"].startswith("nas-s-")
+            _until(lambda: _n_trials(client) > 3)
+            assert client.study("run", "s")["state"] == "searching"
+            client.stop("run", "s")
+            assert client.job(job["id"])["state"] == "stopped"
+            done = _n_trials(client)
+            assert 3 < done < 80
+            again = client.resume("run", "s", num_workers=2)
+            assert client.wait(again["id"])["state"] == "succeeded"
+        with serving(tmp_path / "root", "--address", address, **variables) as url:
+            assert [job["state"] for job in Client(url).runs() and _jobs(url)] == ["succeeded", "stopped"]
+    assert len(read_study(tmp_path / "root" / "run" / "studies" / "s.journal").trials) == 80
+
+
+def _jobs(url: str) -> list[dict[str, str]]:
+    import json
+    import urllib.request
+
+    with urllib.request.urlopen(f"{url}/api/v1/jobs") as answer:
+        found: list[dict[str, str]] = json.load(answer)
+    return found
+
+
+def _n_trials(client: Client) -> int:
+    return next((int(study["n_trials"]) for study in client.studies("run") if study["study"] == "s"), 0)
+
+
+def _until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 180
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.1)

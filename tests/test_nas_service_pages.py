@@ -1,0 +1,184 @@
+"""The pages in a real browser, on a real service and a real small supernet."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (the extra `dev`)")
+expect = playwright_api.expect
+
+CHROMIUM = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+TOKEN = "a-token-of-the-tests-0123456789"
+PATIENCE = 120_000  # milliseconds; a machine that is busy with other tests is slow, not wrong
+
+
+@contextlib.contextmanager
+def serving(root: Path, **environment: str) -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "nas.cli", "serve", str(root), "--port", str(port)]
+    settings = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", **environment}
+    log = root.parent / f"service-{port}.log"
+    with open(log, "w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | settings)
+    try:
+        while True:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/login" if "NAS_TOKEN" in environment else
+                                       f"http://127.0.0.1:{port}/healthz", timeout=5).close()  # fmt: skip
+                break
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        reason = "there is no Chromium: install it (Debian: chromium) to test the pages"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    with playwright_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def root(trained_run, tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("service") / "runs"
+    shutil.copytree(trained_run, root / "digits")
+    shutil.copytree(trained_run, root / "<b>bold")
+    return root
+
+
+@pytest.fixture(scope="module")
+def service(root) -> Iterator[str]:
+    with serving(root) as address:
+        yield address
+
+
+@pytest.fixture
+def page(browser):
+    context = browser.new_context(accept_downloads=True)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    expect.set_options(timeout=PATIENCE)
+    page.problems = []
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    yield page
+    context.close()
+    assert page.problems == []
+
+
+def evaluated(page) -> int:
+    return int(page.locator(".tile", has_text="Evaluations").locator(".value").inner_text().replace(",", ""))
+
+
+def test_start_watch_open_export_download_load(page, service, tmp_path):
+    page.goto(f"{service}/new?run=digits")
+    page.get_by_label("Study name").fill("form")
+    page.get_by_label("Evaluations").fill("12")
+    page.get_by_label("Workers").fill("0")
+    page.get_by_label("MACs, at most").fill("1")
+    expect(page.get_by_text("nearest")).to_be_visible()
+    start = page.get_by_role("button", name="Start search")
+    expect(start).to_be_disabled()
+    page.get_by_label("MACs, at most").fill("5M")
+    expect(page.get_by_text("Ready to start")).to_be_visible()
+    start.click()
+    page.wait_for_url("**/search/digits/form")
+    expect(page.locator(".chip").first).to_contain_text("finished")
+    expect(page.locator(".tile", has_text="Evaluations").locator(".value")).to_have_text("12")
+
+    point = page.locator('.chart.tall path[fill="var(--front)"]').last
+    point.click(force=True)
+    sheet = page.locator(".sheet")
+    expect(sheet.locator(".title")).to_contain_text("Trial")
+    number = int(sheet.locator(".title").inner_text().split()[1])
+    expect(sheet.locator("svg[role=img]").first).to_be_visible()
+    expect(sheet.locator(".command")).to_contain_text(f"--trial {number}")
+    sheet.get_by_role("button", name="Export", exact=True).click()
+    with page.expect_download() as downloading:
+        sheet.get_by_text("All files as a zip").click()
+    expect(sheet.get_by_text("certificate.json")).to_be_visible()
+    with zipfile.ZipFile(downloading.value.path()) as archive:
+        archive.extractall(tmp_path)
+
+    import torch
+
+    import nas
+
+    model = nas.load(next(tmp_path.glob("trial-*"))).eval()
+    assert model(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_names_are_text(page, service):
+    page.goto(service)
+    expect(page.get_by_text("<b>bold")).to_be_visible()
+    page.get_by_label("filter").fill("bold")
+    expect(page.locator(".cards .panel")).to_have_count(1)
+    page.get_by_role("link", name="Space").click()
+    expect(page.get_by_text("What can be chosen")).to_be_visible()
+    page.goto(f"{service}/search/digits/%3Cscript%3E")
+    expect(page.get_by_text("There is no such page")).to_be_visible()
+
+
+def test_a_wrong_token_is_refused_and_the_right_one_accepted(page, root):
+    with serving(root, NAS_TOKEN=TOKEN) as address:
+        page.goto(f"{address}/space/digits")
+        assert "/login" in page.url
+        page.locator("input[name=token]").fill("not-the-token-not-the-token")
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("not the token")).to_be_visible()
+        page.locator("input[name=token]").fill(TOKEN)
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/space/digits")
+        expect(page.get_by_text("What can be chosen")).to_be_visible()
+
+
+def test_a_search_is_watched_while_its_driver_is_killed_and_resumed(page, service, root):
+    command = [sys.executable, "-m", "nas.cli", "search", str(root / "digits"), "--study-name", "killed"]
+    driver = subprocess.Popen([*command, "--n-trials", "60", "--num-workers", "0", "--strategy", "random"])
+    try:
+        journal = root / "digits" / "studies" / "killed.journal"
+        while not journal.exists():
+            assert driver.poll() is None
+            time.sleep(0.1)
+        page.goto(f"{service}/search/digits/killed")
+        page.wait_for_function("parseInt(document.querySelector('.tile .value').textContent) > 4")
+    finally:
+        driver.kill()
+        driver.wait()
+    expect(page.locator(".chip").first).to_contain_text("interrupted")
+    before = evaluated(page)
+    assert 4 < before < 60
+    page.get_by_role("button", name="Resume").click()
+    page.get_by_label("Workers").fill("0")
+    page.get_by_role("dialog").get_by_role("button", name="Resume").click()
+    expect(page.locator(".chip").first).to_contain_text("finished")
+    expect(page.locator(".tile .value").first).to_have_text("60")
+    assert re.fullmatch(r"60 evaluated: .*", page.get_by_text("60 evaluated").inner_text())
