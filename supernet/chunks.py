@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-CACHE_BYTES = 1 << 21  # of the widest activations at once: what a core's cache holds, by benchmarks/evaluate.py
+CACHE_BYTES = 1 << 22  # of the widest activations at once: what a core's cache holds, by benchmarks/evaluate.py
 
 
 class Chunks:

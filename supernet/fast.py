@@ -49,7 +49,6 @@ class FastEvaluator:
         self._supernet, self._device, self._threads = supernet.to(device).eval(), device, threads
         self._calibration, self._validation, self._mean, self._std = calibration, validation, mean, std
         self._memory = memory
-        self._part = _cached_images(supernet) if device == "cpu" else BATCH
 
     def evaluate(self, archs: Sequence[Arch]) -> list[dict[str, float]]:
         """`{"top1": …}` for each architecture. Raises ValueError when a logit is not finite."""
@@ -82,15 +81,16 @@ class FastEvaluator:
 
     def _tally(self, subnets: Sequence[tuple[Supernet, Plan]]) -> _Tally:
         trie, tally = Trie(subnets), _Tally(len(subnets), math.ceil(len(self._validation) / BATCH))
+        part = _cached_images([plan for _, plan in subnets]) if self._device == "cpu" else BATCH
         for node in trie.nodes():
             node.prepare()
         for batch in self._calibration.split(BATCH):
-            trie.run(partial(self._parts, batch), _ignore, heads=False)
+            trie.run(partial(self._parts, batch.split(part)), _ignore, heads=False)
         for node in trie.nodes():
             node.fold()
         for number, batch in enumerate(self._batches()):
-            labels = batch.labels.to(self._device).split(self._part)
-            for images, truth in zip(batch.images.split(self._part), labels, strict=True):
+            labels = batch.labels.to(self._device).split(part)
+            for images, truth in zip(batch.images.split(part), labels, strict=True):
                 trie.run(partial(self._input, images), partial(tally.add, number, truth))
         return tally
 
@@ -105,8 +105,8 @@ class FastEvaluator:
         """The validation split as the reference takes it."""
         yield from map(Split, self._validation.images.split(BATCH), self._validation.labels.split(BATCH))
 
-    def _parts(self, batch: Tensor, size: int) -> Chunks:
-        return Chunks([self._input(part, size) for part in batch.split(self._part)])
+    def _parts(self, batch: Sequence[Tensor], size: int) -> Chunks:
+        return Chunks([self._input(part, size) for part in batch])
 
     def _input(self, images: Tensor, size: int) -> Tensor:
         x = normalize(images, self._mean, self._std, device=self._device)
@@ -133,11 +133,9 @@ class _Tally:
         self.tied[node.leaves, batch] |= (nearest <= TIE * logits.abs().max()).cpu()
 
 
-def _cached_images(supernet: SharedWeights) -> int:
+def _cached_images(plans: Sequence[Plan]) -> int:
     """Images whose widest activations fit into the cache together; it divides a batch, for each size needs kernels."""
-    space = supernet.space
-    widest = max(_values(block) for block in plan(space, space.largest()).blocks)
-    fitting = max(1, CACHE_BYTES // (4 * widest))
+    fitting = max(1, CACHE_BYTES // (4 * max(_values(block) for plan in plans for block in plan.blocks)))
     return max(part for part in range(1, BATCH + 1) if BATCH % part == 0 and part <= fitting)
 
 
