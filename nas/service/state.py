@@ -23,7 +23,8 @@ from search_spaces.feasible import preflight
 SEPARATOR = "~"  # between the folders of a run's id, where a path has a slash
 
 _DEPTH = 4  # folders below the root in which runs are looked for
-_SCAN_SECONDS = 1.0  # for which a listing is believed
+_SCAN_SECONDS = 1.0  # for which a listing is believed, or
+_SCAN_SHARE = 20  # times what it took, as where a data set of many files lies under the root
 _SAMPLES = 2000  # architectures behind a distribution
 
 
@@ -44,14 +45,16 @@ class Library:
         self._runs: dict[str, Run] = {}
         self._studies: dict[tuple[str, str], StudyView] = {}
         self._trainings: dict[str, TrainingView] = {}
-        self._scanned = float("-inf")
+        self._scan_at = float("-inf")
 
     def runs(self) -> dict[str, Run]:
         """Every run by id, in order of id. Folders that only look like runs are left out."""
         with self._lock:
-            if time.monotonic() - self._scanned > _SCAN_SECONDS:
+            started = time.monotonic()
+            if started > self._scan_at:
                 self._runs = {run_id: self._runs.get(run_id) or run for run_id, run in sorted(self._scan())}
-                self._scanned = time.monotonic()
+                ended = time.monotonic()
+                self._scan_at = ended + max(_SCAN_SECONDS, _SCAN_SHARE * (ended - started))
             return dict(self._runs)
 
     def run(self, run_id: str) -> Run:
