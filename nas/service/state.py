@@ -52,7 +52,10 @@ class Library:
         with self._lock:
             started = time.monotonic()
             if started > self._scan_at:
-                self._runs = {run_id: self._runs.get(run_id) or run for run_id, run in sorted(self._scan())}
+                known, self._runs = self._runs, dict(sorted(self._scan(), key=lambda found: found[0]))
+                for run_id, run in self._runs.items():
+                    if run_id in known and known[run_id].description == run.description:
+                        self._runs[run_id] = known[run_id]  # which the views are of
                 ended = time.monotonic()
                 self._scan_at = ended + max(_SCAN_SECONDS, _SCAN_SHARE * (ended - started))
             return dict(self._runs)
@@ -71,7 +74,9 @@ class Library:
         if name not in names:
             raise UnknownError(f"run {run_id!r} has no study {name!r}; studies: {', '.join(names) or 'none yet'}")
         with self._lock:
-            view = self._studies.setdefault((run_id, name), StudyView(run, name))
+            view = self._studies.get((run_id, name))
+            if view is None or view.run is not run:
+                view = self._studies[run_id, name] = StudyView(run, name)
         view.refresh()
         return view
 
@@ -83,7 +88,9 @@ class Library:
         """The view of a run's training, read up to now. Raises UnknownError."""
         run = self.run(run_id)
         with self._lock:
-            view = self._trainings.setdefault(run_id, TrainingView(run))
+            view = self._trainings.get(run_id)
+            if view is None or view.run is not run:
+                view = self._trainings[run_id] = TrainingView(run)
         view.refresh()
         return view
 
