@@ -43,6 +43,7 @@ stages:
   - {depths: [1, 2, 3], widths: [16, 24, 32], kernels: [3, 5]}
   - {depths: [1, 2], widths: [32, 48], kernels: [3, 5]}
 """
+TALLEST = 1480  # pixels: what matters comes first on every page
 STILL = "* { caret-color: transparent !important; }"
 CHROMIUM = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -163,7 +164,9 @@ def photograph(address: str, pages: list[str], out: Path, best: int) -> Iterator
                     page.wait_for_load_state("networkidle")
                     page.wait_for_timeout(1500)
                     file = out / f"service-{name}-{scheme}{size}.png"
-                    page.screenshot(path=file, full_page=name != "architecture", style=STILL)
+                    tall = page.evaluate("document.documentElement.scrollHeight") if name != "architecture" else height
+                    clip = {"x": 0, "y": 0, "width": width, "height": min(tall, TALLEST)}
+                    page.screenshot(path=file, full_page=True, clip=clip, style=STILL)
                     yield file
                 context.close()
         browser.close()

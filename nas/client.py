@@ -98,6 +98,11 @@ class Client:
         settings = {"trial": trial} | ({"formats": formats} if formats else {})
         return self._object("POST", f"{_place(run, study)}/export", settings)
 
+    def jobs(self) -> list[dict[str, Any]]:
+        """What was started from the service, the newest first."""
+        found: list[dict[str, Any]] = self._json("GET", "/jobs")
+        return found
+
     def job(self, job: str) -> dict[str, Any]:
         """A job and its state."""
         return self._object("GET", f"/jobs/{_quoted(job)}")

@@ -148,7 +148,7 @@ def run_document(name: str, folder: Path) -> None:
             (folder / block.file).write_text(text)
         if block.program:
             done = subprocess.run(
-                [*block.program, text], cwd=folder, env=environment, text=True, check=False, timeout=300,
+                [*block.program, text], cwd=folder, env=environment, text=True, check=False, timeout=600,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
             )  # fmt: skip
             assert done.returncode == 0, f"{text}\n{done.stdout}"

@@ -106,7 +106,7 @@ def test_an_empty_study_has_a_chart():
 
 def test_units():
     assert charts.Unit("macs", 20e6).label == "MACs (M)"
-    assert charts.Unit("macs", 20e6)(12_345_678) == 12.3457
+    assert charts.Unit("macs", 20e6)(12_345_678) == 12.346
     assert charts.Unit("top1")(0.7129) == 71.29
     assert charts.Unit("latency_ms_pi").label == "latency on pi (ms)"
     assert charts.show("weight_bytes", 1.86e6) == "1.86MB"

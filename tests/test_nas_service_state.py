@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from studies import PROBLEM, SPACE, make_run, make_trials, write_study
 
 from nas import pareto
 from nas.problem import Problem
-from nas.run import Run, RunError, is_training, writing
+from nas.run import DataOptions, Run, RunError, is_training, writing
 from nas.service.architecture import describe, difference
 from nas.service.state import Library, UnknownError, reachable, run_summary, study_names, study_summary, trial_row
 from nas.service.study_view import StudyView
@@ -23,6 +24,7 @@ from nas.service.training_view import TrainingView
 from nas.store import JournalStore, read_study
 from nas.trial import Trial
 from search_spaces.plan import plan
+from supernet.recipe import TrainConfig
 
 LIMITED = Problem(SPACE, PROBLEM.objectives, {"macs": 5e6}, PROBLEM.cost)
 
@@ -160,6 +162,27 @@ def test_a_linked_journal_is_no_study(tmp_path: Path) -> None:
     assert study_names(run) == ["t"]
     with pytest.raises(UnknownError, match="studies: t"):
         Library(tmp_path / "root").study("run", "s")
+
+
+def test_two_folders_of_one_id_are_one_run(tmp_path: Path) -> None:
+    make_run(tmp_path / "a" / "b")
+    make_run(tmp_path / "a~b")
+    assert list(Library(tmp_path).runs()) == ["a~b"]
+
+
+def test_a_run_that_was_made_anew_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.service.state._SCAN_SECONDS", 0)  # look every time
+    monkeypatch.setattr("nas.service.state._SCAN_SHARE", 0)
+    library = Library(tmp_path)
+    write_study(make_run(tmp_path / "run"), "s", make_trials(3), 3)
+    first = library.study("run", "s")
+    assert library.study("run", "s") is first
+    shutil.rmtree(tmp_path / "run")
+    Run.create(tmp_path / "run", SPACE, DataOptions("digits"), TrainConfig(seed=7), [str(i) for i in range(10)])
+    write_study(Run.open(tmp_path / "run"), "s", make_trials(2, seed=1), 2)
+    assert library.run("run").recipe.seed == 7
+    assert library.study("run", "s") is not first
+    assert len(library.study("run", "s").trials) == 2
 
 
 def test_one_view_is_shared(tmp_path: Path) -> None:

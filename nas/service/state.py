@@ -23,7 +23,8 @@ from search_spaces.feasible import preflight
 SEPARATOR = "~"  # between the folders of a run's id, where a path has a slash
 
 _DEPTH = 4  # folders below the root in which runs are looked for
-_SCAN_SECONDS = 1.0  # for which a listing is believed
+_SCAN_SECONDS = 1.0  # for which a listing is believed, or
+_SCAN_SHARE = 20  # times what it took, as where a data set of many files lies under the root
 _SAMPLES = 2000  # architectures behind a distribution
 
 
@@ -44,14 +45,19 @@ class Library:
         self._runs: dict[str, Run] = {}
         self._studies: dict[tuple[str, str], StudyView] = {}
         self._trainings: dict[str, TrainingView] = {}
-        self._scanned = float("-inf")
+        self._scan_at = float("-inf")
 
     def runs(self) -> dict[str, Run]:
         """Every run by id, in order of id. Folders that only look like runs are left out."""
         with self._lock:
-            if time.monotonic() - self._scanned > _SCAN_SECONDS:
-                self._runs = {run_id: self._runs.get(run_id) or run for run_id, run in sorted(self._scan())}
-                self._scanned = time.monotonic()
+            started = time.monotonic()
+            if started > self._scan_at:
+                known, self._runs = self._runs, dict(sorted(self._scan(), key=lambda found: found[0]))
+                for run_id, run in self._runs.items():
+                    if run_id in known and known[run_id].description == run.description:
+                        self._runs[run_id] = known[run_id]  # which the views are of
+                ended = time.monotonic()
+                self._scan_at = ended + max(_SCAN_SECONDS, _SCAN_SHARE * (ended - started))
             return dict(self._runs)
 
     def run(self, run_id: str) -> Run:
@@ -68,7 +74,9 @@ class Library:
         if name not in names:
             raise UnknownError(f"run {run_id!r} has no study {name!r}; studies: {', '.join(names) or 'none yet'}")
         with self._lock:
-            view = self._studies.setdefault((run_id, name), StudyView(run, name))
+            view = self._studies.get((run_id, name))
+            if view is None or view.run is not run:
+                view = self._studies[run_id, name] = StudyView(run, name)
         view.refresh()
         return view
 
@@ -80,7 +88,9 @@ class Library:
         """The view of a run's training, read up to now. Raises UnknownError."""
         run = self.run(run_id)
         with self._lock:
-            view = self._trainings.setdefault(run_id, TrainingView(run))
+            view = self._trainings.get(run_id)
+            if view is None or view.run is not run:
+                view = self._trainings[run_id] = TrainingView(run)
         view.refresh()
         return view
 

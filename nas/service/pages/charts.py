@@ -48,8 +48,8 @@ class Unit:
         self.label = f"{self.name} ({prefix})" if prefix else self.name
 
     def __call__(self, value: float) -> float:
-        """The value on the axis, to six digits that count."""
-        return float(f"{value * self.factor:.6g}")
+        """The value on the axis, to five digits that count."""
+        return float(f"{value * self.factor:.5g}")
 
 
 def label(metric: str) -> str:
@@ -110,7 +110,7 @@ def base(x: str, y: str, *, log_y: bool = False, from_zero: bool = False) -> Opt
         },
         "yAxis": axis | {
             "type": "log" if log_y else "value", "name": y, "nameLocation": "end", "nameGap": 18,
-            "nameTextStyle": {"color": MUTED, "fontSize": 12, "align": "left", "padding": [0, 0, 0, -34]},
+            "nameTextStyle": {"color": MUTED, "fontSize": 12, "align": "left", "padding": [0, 0, 0, -24]},
         },
         "series": [],
     }  # fmt: skip
