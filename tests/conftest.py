@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import ray_clusters
+from filelock import FileLock
 
 # One thread each: as fast for networks this small, and tests do not slow one another down where they run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -27,45 +29,62 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of one Ray for the whole session, to which this process is connected; its home is a temporary one."""
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Gives the folder of a name, which the first test process that asks has filled for all of them."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # one for all processes of the session
+
+    def folder_of(name: str, fill: Callable[[Path], object]) -> Path:
+        folder = root / f"once-{name}"
+        with FileLock(root / f"{name}.lock"):
+            if not (folder / "filled").exists():  # nor where the one before failed: each asker then sees the error
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                (folder / "filled").touch()
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def ray_address(once: Callable[..., Path]) -> Iterator[str]:
+    """Address of the one Ray of the session, to which this process is connected; its home is a temporary one."""
     import ray
 
+    owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(
-            "local",
-            num_cpus=16,
-            resources={"pi": 1},
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
-        yield ray.get_runtime_context().gcs_address
+        folder = once("ray", lambda folder: ray_clusters.start_owned(folder, owner))
+        patch.setenv("HOME", str(folder))
+        address = (folder / "address").read_text()
+        ray.init(address, log_to_driver=False, logging_level="ERROR")
+        yield address
         ray.shutdown()
 
 
 @pytest.fixture(scope="session")
-def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_run(once: Callable[..., Path]) -> Path:
     """A run folder of the digits space, trained for three epochs by the command itself. Not to be written to."""
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    command = [sys.executable, "-m", "nas.cli", "train", "--space", "digits", "--data", "digits", "-o", str(folder)]
-    root = Path(__file__).parent.parent
-    subprocess.run([*command, "--epochs", "3", "--batch-size", "64"], check=True, cwd=root, env=os.environ.copy())
-    return folder
+
+    def train(folder: Path) -> None:
+        command = [sys.executable, "-m", "nas.cli", "train", "--space", "digits", "--data", "digits", "--epochs", "3"]
+        root = Path(__file__).parent.parent
+        subprocess.run([*command, "--batch-size", "64", "-o", str(folder / "run")], check=True, cwd=root)
+
+    return once("trained", train) / "run"
 
 
 @pytest.fixture(scope="session")
-def exported(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(trained_run: Path, once: Callable[..., Path]) -> Path:
     """The largest subnet of `trained_run`, exported. Not to be written to."""
     from nas.export import export_subnet
     from nas.run import Run
 
-    folder = tmp_path_factory.mktemp("exported") / "model"
-    export_subnet(trained_run, Run.open(trained_run).space.largest(), folder)
-    return folder
+    largest = Run.open(trained_run).space.largest()
+    return once("exported", lambda folder: export_subnet(trained_run, largest, folder / "model")) / "model"
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,7 @@
-"""Ray clusters of two nodes on this machine, a head without CPUs and a worker with two, for the tests of jobs."""
+"""Ray on this machine: one for a whole session of tests, and clusters of two nodes for the tests of jobs.
+
+Their head has no CPUs, their worker two.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -28,6 +32,32 @@ def free_port() -> int:
             probe.bind(("", port))
             return port
     raise RuntimeError("no port is free")
+
+
+def start_owned(folder: Path, owner: int) -> None:
+    """Starts a Ray that lasts as long as the process `owner`, and writes its address into `folder`/address."""
+    environment = {**os.environ, **QUIET, "HOME": str(folder)}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, __file__, folder / "address", str(owner)], env=environment, stdout=log, stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
+    while not (folder / "address").exists():
+        assert process.poll() is None, (folder / "log").read_text()
+        time.sleep(0.05)
+
+
+def _hold(file: Path, owner: int) -> None:
+    import ray
+
+    ray.init("local", num_cpus=16, resources={"pi": 1}, include_dashboard=False, logging_level="ERROR")
+    file.with_suffix(".tmp").write_text(ray.get_runtime_context().gcs_address)
+    file.with_suffix(".tmp").rename(file)
+    with contextlib.suppress(ProcessLookupError):
+        while True:
+            os.kill(owner, 0)
+            time.sleep(0.2)
+    ray.shutdown()
 
 
 @contextmanager
@@ -101,3 +131,7 @@ def simulated_cluster() -> Iterator[str]:
             yield f"http://127.0.0.1:{dashboard}"
         finally:
             cluster.shutdown()
+
+
+if __name__ == "__main__":
+    _hold(Path(sys.argv[1]), int(sys.argv[2]))

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas.searching import open_study
+from nas.searching import open_study, search_run
 from supernet import checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -33,10 +33,15 @@ def start(*arguments, largest_file=resource.RLIM_INFINITY):
     return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=pipe, stdout=pipe, text=True)
 
 
-def finish(*arguments):
-    process = start(*arguments)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
+@pytest.fixture
+def finish(nas):
+    """Runs a command to its end, in this process: signals are for the one before it."""
+
+    def run(*arguments):
+        code, _, err = nas(*arguments)
+        assert code == 0, err
+
+    return run
 
 
 def wait_for_lines(file, number, process):
@@ -52,12 +57,14 @@ TRAIN = ["--space", "digits", "--data", "digits", "--epochs", 3, "--batch-size",
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "run"
-    finish("train", *TRAIN, "-o", folder)
+    process = start("train", *TRAIN, "-o", folder)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
     return folder
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
-def test_an_interrupted_training_ends_as_an_uninterrupted_one(trained, tmp_path, number):
+def test_an_interrupted_training_ends_as_an_uninterrupted_one(trained, tmp_path, finish, number):
     run = tmp_path / "run"
     process = start("train", *TRAIN, "-o", run)
     wait_for_lines(run / "metrics.jsonl", 3, process)  # inside the second epoch
@@ -90,12 +97,14 @@ SEARCH = ["--n-trials", 24, "--max-macs", "3M", "--seed", 5]
 @pytest.fixture(scope="module")
 def searched(trained, tmp_path_factory):
     run = Path(shutil.copytree(trained, tmp_path_factory.mktemp("searched") / "run"))
-    finish("search", run, *SEARCH, "--num-workers", 0)
+    search_run(run, n_trials=24, limits={"macs": 3e6}, seed=5, num_workers=0)
     return history(run)
 
 
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGKILL, 1), (signal.SIGINT, 2)], ids=["SIGKILL", "SIGINT"])
-def test_an_interrupted_search_of_a_supernet_has_the_same_history(trained, searched, tmp_path, number, workers):
+def test_an_interrupted_search_of_a_supernet_has_the_same_history(
+    trained, searched, tmp_path, finish, ray_address, number, workers
+):
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     process = start("search", run, *SEARCH, "--num-workers", workers)
     evaluated = random.Random(workers).randint(1, 20)
@@ -103,11 +112,13 @@ def test_an_interrupted_search_of_a_supernet_has_the_same_history(trained, searc
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL), err
-    finish("search", run, *SEARCH, "--num-workers", 3 - workers)
+    killed = number == signal.SIGKILL and open_study(run).trials  # and its settings are recorded
+    again = ["resume", run] if killed else ["search", run, *SEARCH]
+    finish(*again, "--num-workers", 3 - workers, "--address", ray_address)
     assert history(run) == searched
 
 
-def test_a_full_disk_during_training_loses_nothing(trained, tmp_path):
+def test_a_full_disk_during_training_loses_nothing(trained, tmp_path, finish):
     run = tmp_path / "run"
     process = start("train", *TRAIN, "-o", run, largest_file=100_000)  # the checkpoint needs more
     _, err = process.communicate(timeout=120)
@@ -121,7 +132,7 @@ def test_a_full_disk_during_training_loses_nothing(trained, tmp_path):
 
 
 @pytest.mark.parametrize("largest_file", [2_000, 9_000, 15_000])
-def test_a_full_disk_during_a_search_loses_nothing(trained, searched, tmp_path, largest_file):
+def test_a_full_disk_during_a_search_loses_nothing(trained, searched, tmp_path, finish, largest_file):
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     process = start("search", run, *SEARCH, "--num-workers", 0, largest_file=largest_file)
     _, err = process.communicate(timeout=120)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -108,15 +107,27 @@ def test_looking_does_not_keep_a_writer_away(run):
     assert len(open_study(run).trials) == 3
 
 
+def in_one_process(commands, heavy):
+    """Runs the commands in a fresh interpreter; after each it prints its exit code and what is loaded of `heavy`."""
+    code = f"""
+import sys
+from nas import cli
+for arguments in {commands!r}:
+    sys.argv = ["nas", *arguments]
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as stop:
+        code = stop.code or 0
+    print("exit", code, sorted(set({heavy!r}.split()) & set(sys.modules)), flush=True)
+"""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+
+
 def test_studies_and_query_import_nothing_heavy(run):
     write_study(run, "default", make_trials(5))
-    for command in ("studies", "query"):
-        code = (
-            f"import sys\nsys.argv = ['nas', {command!r}, {str(run.path)!r}]\nfrom nas import cli\n"
-            "try: cli.main()\nexcept SystemExit: print({'torch', 'ray', 'matplotlib'} & set(sys.modules))"
-        )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-        assert done.stdout.endswith("set()\n"), done.stdout
+    done = in_one_process([[command, str(run.path)] for command in ("studies", "query")], "torch ray matplotlib")
+    assert [line for line in done.stdout.splitlines() if line.startswith("exit ")] == ["exit 0 []"] * 2
 
 
 def test_a_run_without_studies(run, nas):
@@ -296,22 +307,20 @@ def test_resume_goes_on_with_the_recorded_settings(nas, run_copy, tmp_path):
         assert changed[0].removeprefix("--max-").removeprefix("--") in err
 
 
-@pytest.mark.parametrize("address", ["foo", "http://head:8265", "head:"])
-def test_other_settings_and_malformed_addresses_are_refused_before_torch_is_imported(run, address):
+def test_other_settings_and_malformed_addresses_are_refused_before_torch_is_imported(run):
     write_study(run, "default", make_trials(3), limits={"macs": (1e6, 3e6)})
     settings = ["--strategy", "random", "--min-macs", "1M", "--max-macs", "3M", "--num-workers", "1"]
-    for options, message in (
-        ([*settings, "--seed", "5"], "exists and is another search: seed is 0 in the study and 5 now."),
-        ([*settings, "--lookahead", "9"], "exists and is another search: lookahead is 8 in the study and 9 now."),
-        ([*settings, "--address", address], f"error: address is '{address}'; valid: local, auto, or host:port"),
-    ):
-        code = (
-            f"import sys\nsys.argv = {['nas', 'search', str(run.path), *options]}\nfrom nas import cli\n"
-            "try: cli.main()\nexcept SystemExit as stop: print(stop.code, {'torch', 'ray'} & set(sys.modules))"
-        )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-        assert done.stdout == "2 set()\n"
-        assert message in done.stderr
+    refused = {
+        ("--seed", "5"): "exists and is another search: seed is 0 in the study and 5 now.",
+        ("--lookahead", "9"): "exists and is another search: lookahead is 8 in the study and 9 now.",
+    } | {
+        ("--address", address): f"error: address is '{address}'; valid: local, auto, or host:port"
+        for address in ("foo", "http://head:8265", "head:")
+    }
+    done = in_one_process([["search", str(run.path), *settings, *options] for options in refused], "torch ray")
+    assert done.stdout == "exit 2 []\n" * len(refused)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert all(message in line for message, line in zip(refused.values(), errors, strict=True)), done.stderr
 
 
 def test_a_search_goes_on_that_was_killed_before_its_first_record(run_copy, nas):
@@ -347,29 +356,6 @@ def test_resume_needs_a_number_of_trials_where_the_study_has_none(run, nas):
     code, _, err = nas("resume", run.path)
     assert code == 2
     assert "does not say how many trials it is to have; say it with --n-trials" in err
-
-
-def test_resume_of_a_killed_search_on_ray(run_copy, ray_address, nas):
-    """Whatever the number of workers, the history is that of a search that was left alone."""
-    command = [sys.executable, "-m", "nas.cli", "search", run_copy, "--n-trials", "20", "--seed", "2"]
-    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
-    process = subprocess.Popen(
-        [*map(str, command), "--num-workers", "0"], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    journal = Run.open(run_copy).study("default")
-    while not journal.exists() or journal.read_bytes().count(b"\n") < 8:
-        assert process.poll() is None
-    process.kill()
-    process.wait()
-    killed = history(open_study(run_copy).trials)
-    code, _, err = nas("resume", run_copy, "--num-workers", 2, "--address", ray_address)
-    assert code == 0, err
-    whole = history(open_study(run_copy).trials)
-    assert len(whole) == 20
-    assert whole[: len(killed)] == killed
-    assert nas("search", run_copy, "--n-trials", 20, "--seed", 2, "--study-name", "alone", "--num-workers", 0)[0] == 0
-    assert history(open_study(run_copy, "alone").trials) == whole
 
 
 def test_a_calibrated_study_is_resumed_as_one(run_copy, nas):

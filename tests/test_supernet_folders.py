@@ -74,7 +74,7 @@ def test_folder_reads_a_transparent_palette_without_a_warning(tmp_path: Path) ->
     make_folder(tmp_path)
     image = Image.fromarray(noise(16)).quantize(16)
     save(tmp_path / "cat" / "0.png", image, transparency=bytes(range(16)))
-    load(f"folder:{tmp_path}")
+    assert load(f"folder:{tmp_path}").train_images.dtype == torch.uint8
 
 
 @pytest.mark.parametrize("extension", ["png", "tif", "pgm"])

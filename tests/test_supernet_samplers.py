@@ -117,6 +117,9 @@ def test_probes_that_answer_with_no_number_stop_no_run(name):
         JOINT.validate(sampler.draw(rng_of(0, step, 0), broken))
     for arch in run(sampler, range(60, 80)):
         JOINT.validate(arch)
+    resumed = SAMPLERS[name](JOINT, seed=0)
+    resumed.load(sampler.state())
+    assert resumed.draw(rng_of(0, 90, 0), broken) == sampler.draw(rng_of(0, 90, 0), broken)
 
 
 def test_macs_weighted_draws_each_subnet_in_proportion_to_its_macs():

@@ -47,7 +47,7 @@ def few():
 
 def new_trainer(data, config=CONFIG, space=None):
     torch.manual_seed(config.seed)
-    return Trainer(Supernet(space or catalog.get("digits")), data, config, device="cpu")
+    return Trainer(Supernet(space or TINY), data, config, device="cpu")
 
 
 def run(trainer, folder, stop_at=None):
@@ -161,7 +161,7 @@ def test_a_loss_that_is_not_finite_rolls_back_to_the_epoch_before_at_half_the_ra
     back = [r for r in records(tmp_path) if "rollback" in r]
     assert [(r["step"], r["rollback"]) for r in back] == [(9, 1), (9, 2)]
     assert "not finite at step 12" in back[0]["reason"]
-    assert "d2-2_w32-64" in back[0]["reason"]
+    assert "d2-1_w8-8" in back[0]["reason"]
     assert trainer.rollbacks == 2
     assert trainer.learning_rate(15) == pytest.approx(new_trainer(data).learning_rate(15) / 4)
     steps = [r["step"] for r in records(tmp_path) if "loss_max" in r]
@@ -181,7 +181,7 @@ def test_weights_broken_by_an_epochs_last_step_are_found_and_rolled_back(few, tm
 def test_the_fourth_spike_stops_the_run_naming_step_and_architectures(data, tmp_path):
     trainer = poisoned(new_trainer(data), steps=[3], times=9)
     with pytest.raises(
-        TrainingError, match=r"at step 3 .*d2-2_w32-64.*after 3 rollbacks; start a new run with a lower lr than 0.1"
+        TrainingError, match=r"at step 3 .*d2-1_w8-8.*after 3 rollbacks; start a new run with a lower lr than 0.1"
     ):
         run(trainer, tmp_path)
     assert len([r for r in records(tmp_path) if "rollback" in r]) == 3
@@ -295,7 +295,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_architecture
     trainer = new_trainer(data)
     before = {name: t.clone() for name, t in trainer.supernet.named_parameters()}
     x = torch.full((16, 1, 8, 8), float("nan"))
-    with pytest.raises(SpikeError, match=r"not finite at step 0 .*d2-2_w32-64"):
+    with pytest.raises(SpikeError, match=r"not finite at step 0 .*d2-1_w8-8"):
         trainer.train_step(x, torch.zeros(16, dtype=torch.int64))
     assert all(torch.equal(before[name], t) for name, t in trainer.supernet.named_parameters())
 
@@ -304,7 +304,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_architecture
     ("change", "message"),
     [
         (lambda d: (replace(CONFIG, lr=0.2), None, d), "recipe lr was 0.1 and is now 0.2"),
-        (lambda d: (CONFIG, catalog.resnet_cifar(1, 8, 10), d), "space name was 'digits' and is now"),
+        (lambda d: (CONFIG, catalog.resnet_cifar(1, 8, 10), d), "space name was 'tiny' and is now"),
         (lambda d: (CONFIG, None, prepare(datasets.load("digits"), seed=1)), "images, labels or splits"),
     ],
     ids=["recipe", "space", "data"],

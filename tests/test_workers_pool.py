@@ -174,6 +174,7 @@ def test_closing_twice_is_allowed(make_pool: MakePool) -> None:
     pool.submit(0, ARCHS[0])
     pool.close()
     pool.close()
+    assert pool.wait() == []
 
 
 def die_once(marker: str, arch: Any) -> float:
