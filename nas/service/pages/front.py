@@ -13,7 +13,7 @@ from search_spaces.limits import Limit
 
 _CHUNK = 500  # points of one series: what an update sends again at most
 _IN_FULL = 1000  # points that are drawn whether they hide one another or not
-_CELLS = 64  # a side of the grid in which points hide one another
+_CELLS = 48  # a side of the grid in which points hide one another
 
 _FRONT, _CLOUD, _OVER = "Pareto front", "evaluated", "over a limit"
 
