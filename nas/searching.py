@@ -16,7 +16,7 @@ from nas.problem import Problem
 from nas.profiles import Profile, contexts, contexts_of, costs_with, keep
 from nas.quantities import LATENCY
 from nas.run import Run, RunError
-from nas.trust_report import load_calibration, require_calibration
+from nas.trust_report import load_calibration, require_calibration, require_calibration_of
 from search_spaces.arch import Arch
 from search_spaces.feasible import preflight
 from search_spaces.limits import Limit
@@ -93,7 +93,7 @@ def search_run(
     with run.publishing(storage):
         keep(run, profiles)
         spec, context = evaluator_spec(run, "cuda" if num_gpus else "cpu", evaluator, worker_memory)
-        derive = calibrated(load_calibration(run, context["weights"])) if score == "calibrated" else None
+        derive = calibrated(_calibration(run, study_name, context["weights"])) if score == "calibrated" else None
         return search(
             run.space,
             spec,
@@ -183,6 +183,19 @@ def is_stale(run: Run, context: Mapping[str, str]) -> bool:
     except CheckpointError:
         return False
     return any(context.get(name) != value for name, value in now.items())
+
+
+def _calibration(run: Run, study_name: str, weights: str) -> Calibration:
+    """The run's calibration. Raises RunError where the study was searched with another one."""
+    from nas.store import StudyError
+
+    calibration = load_calibration(run, weights)
+    try:
+        context = read_run_study(run, study_name).identity.context
+    except (RunError, StudyError):  # there is none, or not a whole one: whoever writes it begins it, or refuses it
+        return calibration
+    require_calibration_of(run, study_name, context.get("calibration"), calibration)
+    return calibration
 
 
 def calibrated(calibration: Calibration) -> Derivation:

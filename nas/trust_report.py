@@ -19,6 +19,7 @@ from search_spaces.arch import Arch
 
 FORMAT = "nas-trust-1"
 CALIBRATION_FORMAT = "nas-calibration-1"
+CALIBRATIONS = "calibrations.json"  # the options of `nas trust` that made each calibration that the run ever had
 MOST_BINS = 4  # of MACs; at least two architectures each
 
 
@@ -102,6 +103,8 @@ def save(run: Run, report: dict[str, Any], calibration: Calibration) -> None:
     """Writes `trust.json` and `calibration.json` into the run."""
     identity = {name: report[name] for name in ("weights", "data", "epochs", "seed")}
     write_json(calibration_file(run), {"format": CALIBRATION_FORMAT, **identity, **calibration.to_dict()})
+    made = {"archs": report["n"], "epochs": report["epochs"], "seed": report["seed"]}
+    write_json(run.path / CALIBRATIONS, (_read(run.fetch(CALIBRATIONS)) or {}) | {calibration.identity: made})
     write_json(run.path / "trust.json", report)
 
 
@@ -182,12 +185,35 @@ def load_calibration(run: Run, weights: str) -> Calibration:
     return calibration
 
 
+def require_calibration_of(run: Run, study_name: str, before: str | None, calibration: Calibration) -> None:
+    """Raises RunError where a study was searched with another calibration than the run has now.
+
+    before: the identity of the study's, or None where it has none. The message says how to make it again, if the run
+    knows: `nas trust` with the same options on the same weights gives the same calibration.
+    """
+    if before is None or before == calibration.identity:
+        return
+    made = _read(run.fetch(CALIBRATIONS)) or {}
+
+    def options(identity: str) -> str:
+        values = made.get(identity)
+        if not isinstance(values, dict):
+            return "with options that are not recorded"
+        return "by " + _again(run, values)
+
+    raise RunError(
+        f"study {study_name!r} belongs to another calibration: context.calibration is {before} in the study and "
+        f"{calibration.identity} now; the study's was made {options(before)}, the present one "
+        f"{options(calibration.identity)}; make the study's again, or use another --study-name"
+    )
+
+
 def _again(run: Run, written: Mapping[str, Any]) -> str:
     """The command that makes a report or a calibration again, with the options of the one that was written."""
     command = f"nas trust {shlex.quote(str(run))}"
     pairs = written.get("pairs", written.get("archs"))
-    if isinstance(pairs, list):
-        command += f" --archs {len(pairs)}"
+    if isinstance(pairs, list | int):
+        command += f" --archs {pairs if isinstance(pairs, int) else len(pairs)}"
     return command + "".join(
         f" --{name} {written[name]}" for name in ("epochs", "seed") if isinstance(written.get(name), int)
     )

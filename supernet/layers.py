@@ -8,6 +8,7 @@ weights on export.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -63,6 +64,17 @@ class ElasticConv2d(nn.Module):
             _copy(plain, bias=self.bias[: layer.out_channels])
 
 
+def local_batch_norm(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor, training: bool) -> Tensor:
+    """`F.batch_norm`; raises ValueError, with batch size and resolution, where a channel has one value to train on."""
+    batch, _, *pixels = x.shape
+    if training and batch * math.prod(pixels) == 1:
+        raise ValueError(
+            f"batch norm cannot train on a batch of {batch} image with features of {pixels[0]}x{pixels[1]} pixels: "
+            "one value has no variance; use a batch size of at least 2, or larger images"
+        )
+    return F.batch_norm(x, mean, var, weight, bias, training=training)
+
+
 class ElasticBatchNorm2d(nn.Module):
     """Batch norm with elastic channels; affine vectors and running statistics exist once per level.
 
@@ -72,7 +84,7 @@ class ElasticBatchNorm2d(nn.Module):
 
     running_mean: Tensor
     running_var: Tensor
-    batch_norm: Callable[..., Tensor] = staticmethod(F.batch_norm)  # `distributed.synchronize` puts another here
+    batch_norm: Callable[..., Tensor] = staticmethod(local_batch_norm)  # `distributed.synchronize` puts another here
 
     def __init__(self, channels: int, levels: int) -> None:
         super().__init__()

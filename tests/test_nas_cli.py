@@ -15,9 +15,10 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 
 
-def light_python(code):
+def light_python(code, environment=None):
     """Runs `code` in a fresh interpreter that has imported nothing yet."""
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
 
 
 HEAVY = "{'torch', 'ray', 'optuna', 'matplotlib', 'sklearn', 'pandas'} & set(sys.modules)"
@@ -388,11 +389,14 @@ def test_a_picture_that_cannot_be_written_costs_only_the_picture(nas, run_copy, 
 
 def test_a_terminal_without_unicode_gets_the_table(run_copy):
     environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    for arguments in (["search", "--num-workers", "0", "--n-trials", "2", "--max-macs", "1M"], ["pareto"]):
-        command = [sys.executable, "-m", "nas.cli", arguments[0], str(run_copy), *arguments[1:]]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
-        assert done.returncode == 0, done.stderr
-        assert "2 trials" in done.stdout
+    search = ["search", str(run_copy), "--num-workers", "0", "--n-trials", "2", "--max-macs", "1M"]
+    code = "import sys\nfrom nas import cli\n" + "".join(
+        f"sys.argv = {['nas', *arguments]!r}\ntry: cli.main()\nexcept SystemExit as stop: assert not stop.code\n"
+        for arguments in (search, ["pareto", str(run_copy)])
+    )
+    done = light_python(code, environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("2 trials") == 2
 
 
 def test_two_trainings_of_one_run_are_refused(nas, run_copy):

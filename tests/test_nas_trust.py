@@ -255,9 +255,17 @@ def test_a_study_keeps_its_score_and_its_calibration(trusted_copy):
             search_run(trusted_copy, n_trials=4, num_workers=0, study_name=name, score=now)
     assert len(search_run(trusted_copy, n_trials=4, num_workers=0, score="calibrated").trials) == 4
     trust_run(trusted_copy, archs=N + 1, epochs=1, device="cpu")
-    with pytest.raises(ValueError, match=r"context\.calibration is \w{16} in the study and \w{16} now"):
+    command = f"nas trust {trusted_copy} --archs {{}} --epochs 1 --seed 0"
+    both = f"was made by {command.format(N)}, the present one by {command.format(N + 1)};"
+    with pytest.raises(RunError, match=r"context\.calibration is \w{16} in the study and \w{16} now") as refused:
         search_run(trusted_copy, n_trials=5, num_workers=0, score="calibrated")
+    assert both in str(refused.value)
     assert len(open_study(trusted_copy).trials) == 4
+    (trusted_copy / "calibrations.json").unlink()
+    with pytest.raises(RunError, match="the study's was made with options that are not recorded"):
+        search_run(trusted_copy, n_trials=5, num_workers=0, score="calibrated")
+    trust_run(trusted_copy, archs=N, epochs=1, device="cpu")  # as the message says
+    assert len(search_run(trusted_copy, n_trials=5, num_workers=0, score="calibrated").trials) == 5
 
 
 def test_an_unknown_score_and_a_missing_calibration_are_refused_before_torch_is_imported(trained_run):

@@ -9,6 +9,7 @@ from spaces import NETWORKS
 from supernets import images, randomised
 
 from search_spaces import catalog
+from search_spaces.network import NetworkSpace, Stage
 from search_spaces.plan import Layer, plan
 from supernet.layers import ElasticConv2d
 from supernet.model import Supernet
@@ -155,3 +156,12 @@ def test_dropout_acts_in_training_alone():
     with torch.no_grad():
         assert not torch.equal(supernet.train()(x, arch, dropout=0.5), supernet(x, arch))
         assert torch.equal(supernet.eval()(x, arch, dropout=0.5), supernet(x, arch))
+
+
+def test_one_value_a_channel_cannot_be_trained_on_and_batch_and_resolution_are_named():
+    space = NetworkSpace("pixel", (Stage((1,), (4,), (1,)),), 0, 1, image_size=1, num_classes=2)
+    supernet, arch, pixel = Supernet(space), space.smallest(), torch.zeros(1, space.in_channels, 1, 1)
+    with pytest.raises(ValueError, match=r"a batch of 1 image with features of 1x1 pixels.* batch size of at least 2"):
+        supernet.train()(pixel, arch)
+    assert supernet.train()(torch.cat([pixel, pixel]), arch).shape == (2, space.num_classes)
+    assert supernet.eval()(pixel, arch).shape == (1, space.num_classes)

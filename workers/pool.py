@@ -32,12 +32,14 @@ class WorkerStartError(RuntimeError):
 class Task:
     """One evaluation to do.
 
-    tries: workers lost to it so far. alone: whether it must go out in a call of its own.
+    tries: workers lost to it so far. machines: those lost with their machine. alone: whether it must go out in a call
+        of its own.
     """
 
     number: int
     arch: ArchLike
     tries: int = 0
+    machines: int = 0
     alone: bool = False
 
 

@@ -66,7 +66,7 @@ class RayPool:
     Actors for which the cluster has no room yet wait, and work as soon as a machine joins. One whose process dies,
     whose machine is gone or that hangs is replaced and its evaluations queued again, up to three tries; then the
     evaluation is a failed result that names the architecture. What the end of a machine interrupts is always tried
-    again. Evaluations of a few milliseconds go out several at a time: see `TaskQueue`.
+    again, ten times at most. Evaluations of a few milliseconds go out several at a time: see `TaskQueue`.
 
     num_cpus, num_gpus: what Ray reserves for one actor; fractions are allowed. An actor computes with
         max(1, floor(num_cpus)) threads, whatever the machine has, so that results do not depend on it.
@@ -208,6 +208,7 @@ class RayPool:
         machine_gone = isinstance(error, ActorUnavailableError) or _NODE_DIED in str(error)
         cause = "its machine is gone or out of reach" if machine_gone else type(error).__name__
         log.warning("a worker died (%s) and is replaced", cause)
+        # not with its machine: one end takes every start there, and the next one waits until there is room elsewhere
         if not call.tasks and not machine_gone:
             self._failed_starts += 1
             if self._failed_starts >= _START_TRIES:

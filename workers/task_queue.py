@@ -11,6 +11,7 @@ from search_spaces.arch import ArchLike
 from workers.pool import Result, Task
 
 TRIES = 3  # workers that may be lost to one evaluation before it is given up
+MACHINES = 10  # machines, likewise: they end for reasons of their own, but an evaluation may also use up their memory
 _MEMORY = 0.1  # weight of the newest evaluation in the running mean of their seconds
 
 
@@ -72,12 +73,16 @@ class TaskQueue:
     def lost(self, tasks: Sequence[Task], reason: str, blame: bool = True) -> list[Result]:
         """Takes back the tasks of a call whose worker is gone; gives the failed result of one that is given up.
 
-        reason: completes "3 workers were lost to ARCH; the last one …". blame: False where the machine was gone.
+        reason: completes "3 workers were lost to ARCH; the last one …". blame: False where the machine was gone, which
+        counts on its own, against a higher bound.
         """
-        if blame and len(tasks) == 1:
-            tasks = [replace(tasks[0], tries=tasks[0].tries + 1)]
-            if tasks[0].tries == TRIES:
-                return [_failed(tasks[0], f"{TRIES} workers were lost to {tasks[0].arch.key}; the last one {reason}")]
+        if len(tasks) == 1:
+            task = tasks[0]
+            task = replace(task, tries=task.tries + blame, machines=task.machines + (not blame))
+            for count, most, what in ((task.tries, TRIES, "workers"), (task.machines, MACHINES, "machines")):
+                if count == most:
+                    return [_failed(task, f"{most} {what} were lost to {task.arch.key}; the last one {reason}")]
+            tasks = [task]
         self._again(tasks)
         return []
 

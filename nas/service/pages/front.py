@@ -12,8 +12,8 @@ from nas.trial import Trial
 from search_spaces.limits import Limit
 
 _CHUNK = 500  # points of one series: what an update sends again at most
-_IN_FULL = 1000  # points that are drawn whether they hide one another or not
-_CELLS = 64  # a side of the grid in which points hide one another
+_IN_FULL = 1000  # trials up to which points are drawn whether they hide one another or not
+_CELLS = 56  # a side of the grid in which points hide one another
 
 _FRONT, _CLOUD, _OVER = "Pareto front", "evaluated", "over a limit"
 
@@ -52,6 +52,7 @@ class FrontChart:
         self.seen = len(trials)
         if not new:
             return []
+        self._grid.meet(new)
         changed = {_OVER: self._extend(_OVER, [t for t in new if not t.feasible])}
         front = pareto.front([*self._front, *new], self.directions)
         kept = {t.number for t in front}
@@ -119,24 +120,30 @@ class FrontChart:
 
 
 class _Grid:
-    """The cells of the plane that hold a point already. The first points are all drawn, and set its extent."""
+    """The cells of the plane that hold a point already. Small studies are drawn in full."""
 
     def __init__(self, names: tuple[str, str]) -> None:
         self._names = names
-        self._first: list[Trial] = []
-        self._low, self._span = dict.fromkeys(names, 0.0), dict.fromkeys(names, 1.0)
+        self._met: list[Trial] = []
+        self._extent: dict[str, tuple[float, float]] | None = None  # of each metric the lowest value and the span
         self._taken: set[tuple[Any, ...]] = set()
+
+    def meet(self, trials: Sequence[Trial]) -> None:
+        """Sets the extent once enough trials are known."""
+        if self._extent is not None:
+            return
+        self._met += trials
+        if len(self._met) > _IN_FULL:
+            values = {name: [trial.metrics[name] for trial in self._met] for name in self._names}
+            self._extent = {name: (min(known), max(known) - min(known) or 1.0) for name, known in values.items()}
+            self._met = []
 
     def is_free(self, kind: str, trial: Trial) -> bool:
         """Whether nothing was in the trial's cell; now there is."""
-        if len(self._first) < _IN_FULL:
-            self._first.append(trial)
+        if self._extent is None:
             return True
-        if not self._taken:
-            for name in self._names:
-                values = [one.metrics[name] for one in self._first]
-                self._low[name], self._span[name] = min(values), max(values) - min(values) or 1.0
-        cell = (kind, *(int((trial.metrics[n] - self._low[n]) / self._span[n] * _CELLS) for n in self._names))
+        extent = self._extent
+        cell = (kind, *(int((trial.metrics[n] - extent[n][0]) / extent[n][1] * _CELLS) for n in self._names))
         if cell in self._taken:
             return False
         self._taken.add(cell)

@@ -219,6 +219,12 @@ def _values(summary: dict[str, Any]) -> dict[str, tuple[str, str]]:
             f"{workers['busy']} busy, {workers['restarted']} restarted" if alive
             else "" if live else "no driver runs",
         ),
-        "Speed": (f"{speed:.2g}/s" if speed else "–", "evaluations" if live else "when it ran"),
+        "Speed": (_rate(speed), "evaluations" if live else "when it ran"),
         "Time left": (duration(summary["seconds_left"]) if live else "–", ""),
     }  # fmt: skip
+
+
+def _rate(speed: float | None) -> str:
+    if not speed:
+        return "–"
+    return f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.2g}/s"
