@@ -69,9 +69,8 @@ def test_a_search_in_a_bucket(machine, nas, trained_run, run_copy, tmp_path):
     process.communicate()
 
     machine("first")
-    process = start(*command, 24)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
+    code, out, err = nas(*command, 24)
+    assert code == 0, err
     assert out.splitlines()[-1] == f"picture: {url}/front.png"
     assert history(open_study(url)) == expected[:24]
 
@@ -101,9 +100,8 @@ def test_a_training_in_a_bucket(machine, nas, trained_run, tmp_path):
     machine("second")
     code, _, err = nas("train", *recipe, "-o", url)
     assert (code, "is not empty; continue that run with --resume" in err) == (2, True)
-    process = start("train", "-o", url, "--resume")
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
+    code, _, err = nas("train", "-o", url, "--resume")
+    assert code == 0, err
     assert f"next: nas search {url} --max-macs" in err
 
     machine("third")
