@@ -99,6 +99,7 @@ def test_a_near_tie_is_the_references_to_score(monkeypatch: pytest.MonkeyPatch) 
 
 def test_only_the_batches_with_a_near_tie_are_scored_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fast, "BATCH", 16)
+    monkeypatch.setattr("supernet.evaluate.BATCH", 16)  # of the reference, too: statistics go by batches
     evaluator = make("fast", SUPERNET, DATA)
     tally = evaluator._tally([evaluator._subnet(SPACE.smallest())])
     assert tally.correct.shape == (1, 3)
