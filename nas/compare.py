@@ -157,7 +157,7 @@ def _corners(trials: Sequence[Trial], objectives: Mapping[str, str]) -> tuple[di
         return {}, {}
     low, high = values.min(axis=0), values.max(axis=0)
     margin = _MARGIN * (high - low)
-    margin[margin == 0] = 1.0  # an objective in which all are equal
+    margin[high + margin == high] = 1.0  # an objective in which all are equal, but for rounding
     signs = [-1.0 if direction == "maximize" else 1.0 for direction in objectives.values()]
     ideal = {name: float(sign * v) for name, sign, v in zip(objectives, signs, low)}
     return ideal, {name: float(sign * v) for name, sign, v in zip(objectives, signs, high + margin)}

@@ -18,7 +18,7 @@ import ray_clusters
 
 from nas.launching import check_visible
 from nas.run import RunError
-from nas.searching import open_study
+from nas.searching import open_study, search_run
 from workers.ray_jobs import Jobs
 
 ROOT = Path(__file__).parent.parent
@@ -51,7 +51,7 @@ def history(run: Path, study_name: str = "default") -> list[Any]:
 def searched(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """The history of the same search in one local process."""
     run = Path(shutil.copytree(trained_run, tmp_path_factory.mktemp("searched") / "run"))
-    subprocess.run(command("search", run, *SEARCH, "--num-workers", 0), cwd=ROOT, check=True, capture_output=True)
+    search_run(run, n_trials=80, limits={"macs": 3e6}, seed=5, num_workers=0)
     return history(run)
 
 
@@ -90,8 +90,12 @@ def test_a_launched_search_is_the_search_though_stopped_half_way(
     interrupted_follower(token_cluster, job_id)
     evaluations = run_copy / "evaluations.jsonl"
     while not evaluations.exists() or len(evaluations.read_bytes().splitlines()) < 5:
+        looked = time.monotonic()  # at the file often, at the job seldom: a client takes seconds
         assert status(token_cluster, job_id) in ("pending", "running")
-        time.sleep(0.5)
+        while time.monotonic() < looked + 10 and (
+            not evaluations.exists() or evaluations.read_bytes().count(b"\n") < 5
+        ):
+            time.sleep(0.1)
     stopped = client(token_cluster, tmp_path, "stop", job_id)
     assert stopped.returncode == 0, stopped.stderr
     again = f"nas launch {run_copy} --n-trials=80 --num-workers=1 --max-macs=3M --seed=5"

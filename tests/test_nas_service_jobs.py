@@ -172,7 +172,7 @@ def test_an_unknown_job_of_a_record_that_is_no_process_any_more_has_failed(root:
     until(lambda: jobs.get(job["id"])["state"] == "succeeded")
     (record.with_suffix(".code")).unlink()
     other = Service.open(root).jobs
-    assert other.get(job["id"])["state"] == "failed"
+    until(lambda: other.get(job["id"])["state"] == "failed")  # its process ends after it has left its code
     record.write_text(json.dumps(json.loads(record.read_text()) | {"pid": os.getpid()}))  # its number is another's now
     assert other.get(job["id"])["state"] == "failed"
     assert other.stop(job["id"])["state"] == "failed"  # and this process was sent nothing
