@@ -15,6 +15,8 @@ from typing import IO, Any
 
 from optuna.storages.journal import BaseJournalBackend
 
+from nas.file_lock import is_held, locked
+
 log = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 1.0
@@ -102,32 +104,19 @@ class JournalReader(BaseJournalBackend):
 
 def is_written(path: Path) -> bool:
     """Whether a process has the journal at `path` open for writing now."""
-    try:
-        with open(_lock_file(path), encoding="utf-8") as file:
-            return not _locked(file, fcntl.LOCK_SH)
-    except FileNotFoundError:
-        return False
+    return is_held(_lock_file(path))
 
 
 def _lock_file(path: Path) -> Path:
     return path.with_name(path.name + ".writer")
 
 
-def _locked(file: IO[str], kind: int) -> bool:
-    """Whether the lock was to be had."""
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
 def _lock(path: Path) -> IO[str]:
     """A lock that goes when the file is closed or the process ends, however it ends."""
     file = open(_lock_file(path), "a+")  # noqa: SIM115  held open as long as the journal
-    if not _locked(file, fcntl.LOCK_EX):
+    if not locked(file, fcntl.LOCK_EX):
         time.sleep(_LOOK_SECONDS)
-    if not _locked(file, fcntl.LOCK_EX):
+    if not locked(file, fcntl.LOCK_EX):
         file.seek(0)
         holder = file.read().strip() or "unknown"
         file.close()

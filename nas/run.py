@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
+from nas.file_lock import is_held, locked
 from search_spaces.network import NetworkSpace
 from supernet.callables import absolute, is_function
 from supernet.header import read_state
@@ -238,9 +239,9 @@ class Run:
 def writing(run: Run) -> Iterator[None]:
     """Holds the run's training lock. Raises RunError when another process trains it; the lock ends with its holder."""
     with open(run.path / ".training.lock", "a", encoding="utf-8") as file:
-        if not _locked(file, fcntl.LOCK_EX):
+        if not locked(file, fcntl.LOCK_EX):
             time.sleep(_LOOK_SECONDS)
-            if not _locked(file, fcntl.LOCK_EX):
+            if not locked(file, fcntl.LOCK_EX):
                 raise RunError(f"{run} is being trained by another process")
         with run.publishing(run.path / "training"):
             yield
@@ -248,20 +249,7 @@ def writing(run: Run) -> Iterator[None]:
 
 def is_training(run: Run) -> bool:
     """Whether a process of this machine trains the run now."""
-    try:
-        with open(run.path / ".training.lock", encoding="utf-8") as file:
-            return not _locked(file, fcntl.LOCK_SH)
-    except FileNotFoundError:
-        return False
-
-
-def _locked(file: IO[str], kind: int) -> bool:
-    """Whether the lock was to be had."""
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+    return is_held(run.path / ".training.lock")
 
 
 def is_url(path: str | Path) -> bool:

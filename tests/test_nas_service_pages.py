@@ -2,57 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (the extra `dev`)")
-expect = playwright_api.expect
+from playwright import sync_api as playwright_api
+from playwright.sync_api import expect
+from services import TOKEN, serving
 
 CHROMIUM = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-TOKEN = "a-token-of-the-tests-0123456789"
 PATIENCE = 120_000  # milliseconds; a machine that is busy with other tests is slow, not wrong
-
-
-@contextlib.contextmanager
-def serving(root: Path, **environment: str) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "nas.cli", "serve", str(root), "--port", str(port)]
-    settings = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", **environment}
-    log = root.parent / f"service-{port}.log"
-    with open(log, "w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | settings)
-    try:
-        while True:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/login" if "NAS_TOKEN" in environment else
-                                       f"http://127.0.0.1:{port}/healthz", timeout=5).close()  # fmt: skip
-                break
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,6 @@ import math
 import numpy as np
 import pytest
 
-pytest.importorskip("nicegui")
-
 from nas import pareto
 from nas.service.pages import charts, devices, layout, space
 from nas.service.pages.front import FrontChart
