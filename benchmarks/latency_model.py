@@ -39,6 +39,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--out", type=Path)
     args = parser.parse_args()
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
     print(f"load {os.getloadavg()[0]:.1f}, {describe()}; {args.held_out} held-out subnets, seed {args.seed}")
     for name in args.spaces:
         for runtime in args.runtimes:

@@ -58,7 +58,13 @@ def test_json_holds_all_of_it() -> None:
     np.testing.assert_array_equal(again.predict(archs), model.predict(archs))
 
 
-def test_the_margin_covers_95_of_100() -> None:
-    errors = Errors.of(np.ones(100), np.linspace(0.9, 1.2, 100))
-    assert np.mean(np.linspace(0.9, 1.2, 100) <= 1 + errors.margin) == 0.95
+@pytest.mark.parametrize("n", [19, 40, 100])
+def test_the_margin_covers_95_of_100_that_were_not_measured(n: int) -> None:
+    ratios = np.random.default_rng(0).lognormal(0, 0.1, (2000, n + 1))
+    covered = [row[-1] <= 1 + Errors.of(np.ones(n), row[:-1]).margin for row in ratios]
+    error = np.sqrt(0.05 * 0.95 / len(ratios))
+    assert 0.95 - 3 * error < np.mean(covered) < 0.95 + 1 / (n + 1) + 3 * error
+
+
+def test_no_margin_makes_a_limit_looser() -> None:
     assert Errors.of(np.ones(3), np.full(3, 0.5)).margin == 0
