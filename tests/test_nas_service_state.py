@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import devices
 import pytest
 from services import ROOT, environment
-from studies import PROBLEM, SPACE, make_run, make_trials, write_study
+from studies import CONTEXT, PROBLEM, SPACE, make_run, make_trials, write_study
 
 from nas import pareto
 from nas.problem import Problem
 from nas.run import DataOptions, Run, RunError, is_training, writing
 from nas.service.architecture import describe, difference
-from nas.service.state import Library, UnknownError, reachable, run_summary, study_names, study_summary, trial_row
+from nas.service.reach import reachable
+from nas.service.state import Library, UnknownError, run_summary, study_names, study_summary, trial_row
 from nas.service.study_view import StudyView
 from nas.service.tail import Tail
 from nas.service.training_view import TrainingView
 from nas.store import JournalStore, read_study
+from nas.studies import list_studies
 from nas.trial import Trial
 from search_spaces.plan import plan
 from supernet.recipe import TrainConfig
@@ -114,11 +120,14 @@ def test_the_state_of_a_study(tmp_path: Path) -> None:
     states = {name: library_view(run, name).state for name in study_names(run)}
     assert states == {"done": "finished", "short": "interrupted", "empty": "idle"}
     stored = read_study(run.study("short"), "short")
-    store = JournalStore(run.study("short"), stored.identity, SPACE, 9)
-    try:
+    with closing(JournalStore(run.study("short"), stored.identity, SPACE, 9)) as store:
         assert library_view(run, "short").state == "searching"
-    finally:
-        store.close()
+        store.exhaust()
+    assert library_view(run, "short").state == "exhausted"
+    with closing(JournalStore(run.study("short"), stored.identity, SPACE, 9)) as store:
+        store.append(make_trials(6)[5])  # one was found all the same
+    assert library_view(run, "short").state == "interrupted"
+    assert not read_study(run.study("short"), "short").exhausted
 
 
 def library_view(run: Run, name: str) -> StudyView:
@@ -137,6 +146,88 @@ def test_a_damaged_study_says_so_and_leaves_the_others_alone(tmp_path: Path) -> 
     assert rows["bad"]["state"] == "damaged"
     assert "bad.journal is damaged" in rows["bad"]["error"]
     assert (rows["good"]["state"], rows["good"]["error"]) == ("finished", None)
+
+
+CHANGES: dict[str, tuple[bytes, bytes]] = {
+    "no JSON": (b'{"op_code":4', b"{op_code:4"),
+    "an objective is missing": (b'"top1":0.', b'"top2":0.'),
+    "a metric is text": (b'"macs":', b'"macs":"x","n":'),
+    "no worker": (b'"worker":"test"', b'"worker":null'),
+    "no architecture": (b'"arch":{', b'"arch":[],"other":{'),
+    "a trial is missing": (b'"number":1', b'"number":7'),
+    "seconds are text": (b'"seconds":0.0', b'"seconds":"0"'),
+    "trials asked for are text": (b'"nas_n_trials":9', b'"nas_n_trials":"9"'),
+    "the seed is text": (b'"seed":0', b'"seed":"0"'),
+    "no space": (b'"space":{', b'"space":{},"limits":{},"objectives":{"top1":"maximize"},"x":{'),
+    "it is another study": (b'"study_name":"s","space"', b'"study_name":"t","space"'),
+    "no objectives": (b'"objectives":{"top1":"maximize","macs":"minimize"}', b'"objectives":{}'),
+    "a date is none": (b'"datetime_complete":"2', b'"datetime_complete":"x'),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_is_wrong_with_a_journal_is_that_study_s_alone(tmp_path: Path, change: str) -> None:
+    run = make_run(tmp_path / "run")
+    write_study(run, "good", make_trials(3), 3)
+    write_study(run, "s", make_trials(5), 9)
+    before, after = CHANGES[change]
+    data = run.study("s").read_bytes()
+    assert before in data
+    run.study("s").write_bytes(data.replace(before, after))
+    rows = {row["study"]: row for row in run_summary(Library(tmp_path), "run")["studies"]}
+    assert (rows["s"]["state"], "s.journal is damaged" in rows["s"]["error"]) == ("damaged", True)
+    assert rows["good"]["state"] == "finished"
+
+
+def test_files_that_are_no_studies_are_none(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    write_study(run, "s", make_trials(3), 3)
+    studies = run.study("s").parent
+    for name in ("s (copy).journal", ".hidden.journal", "<b>.journal", "x" * 200 + ".journal", "..journal"):
+        shutil.copy(run.study("s"), studies / name)
+    (studies / "folder.journal").mkdir()
+    os.mkfifo(studies / "pipe.journal")
+    os.mkfifo(run.metrics)
+    for name in ("piped", "of_a_folder", "list"):
+        (tmp_path / name).mkdir()
+    os.mkfifo(tmp_path / "piped" / "run.json")
+    (tmp_path / "of_a_folder" / "run.json").mkdir()
+    (tmp_path / "list" / "run.json").write_text("[]")
+    without = json.loads((run.path / "run.json").read_text())
+    del without["classes"]
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without" / "run.json").write_text(json.dumps(without))
+    library = Library(tmp_path)
+    assert list(library.runs()) == ["run"]
+    assert [row["study"] for row in run_summary(library, "run")["studies"]] == ["s"]
+    assert [row["study"] for row in list_studies(run)] == ["folder", "pipe", "s"]
+
+
+def test_what_may_not_be_read_is_told_and_the_rest_is_there(tmp_path: Path) -> None:
+    closed, run = make_run(tmp_path / "root" / "closed"), make_run(tmp_path / "root" / "run")
+    write_study(run, "s", make_trials(3), 3)
+    write_study(run, "t", make_trials(3), 3)
+    run.study("s").chmod(0)
+    run.metrics.touch()
+    run.metrics.chmod(0)
+    (closed.path / "run.json").chmod(0)
+    (tmp_path / "root" / "sealed").mkdir(mode=0)
+    (tmp_path / "root" / "listed").mkdir()
+    (tmp_path / "root" / "listed" / "run.json").touch()
+    (tmp_path / "root" / "listed").chmod(0o444)
+    program = (
+        "import sys\n"
+        "from nas.service.state import Library, run_summary\n"
+        "library = Library(sys.argv[1])\n"
+        "print(list(library.runs()), [(row['study'], row['state'], row['error'])"
+        " for row in run_summary(library, 'run')['studies']])"
+    )
+    like_others = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if not os.getuid() else []
+    command = [*like_others, sys.executable, "-c", program, str(tmp_path / "root")]
+    done = subprocess.run(command, env=environment(), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = "[('s', 'damaged', 's.journal cannot be read: Permission denied'), ('t', 'finished', None)]"
+    assert done.stdout.strip() == f"['run'] {found}"
 
 
 def test_runs_are_found_below_the_root_and_links_are_not_followed(tmp_path: Path) -> None:
@@ -231,14 +322,34 @@ def test_an_architecture_is_described_by_its_plan() -> None:
 
 
 def test_a_reachable_limit_and_one_that_is_not(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run")
-    assert reachable(run, {"macs": 5e6})["feasible"]
-    found = reachable(run, {"macs": 1.0})
+    run, library = make_run(tmp_path / "run"), Library(tmp_path)
+    assert reachable(library, "run", {"macs": 5e6})["feasible"]
+    found = reachable(library, "run", {"macs": 1.0})
     assert not found["feasible"]
     assert found["nearest"]["macs"] == found["range"]["macs"][0]
     assert "nearest reachable" in found["message"]
+    assert "top1" not in found["range"]
     with pytest.raises(ValueError, match="unknown metric 'colour'"):
-        reachable(run, {"colour": 1.0})
+        reachable(library, "run", {"colour": 1.0})
+    trials = make_trials(9)
+    write_study(run, "s", trials, 9)
+    write_study(run, "old", make_trials(20, seed=1), context=CONTEXT | {"weights": "0" * 16})  # of other weights
+    known = [trial.metrics["top1"] for trial in trials]
+    assert reachable(library, "run", {})["range"]["top1"] == [min(known), max(known)]
+
+
+def test_latencies_of_several_devices_are_reached_or_not(tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+    library, slow, fast = Library(tmp_path), devices.profile(SPACE, "slow"), devices.profile(SPACE, "fast", threads=2)
+    with pytest.raises(ValueError, match="latency_ms needs a device profile"):
+        reachable(library, "run", {"latency_ms": 3.0})
+    low, high = reachable(library, "run", {}, [slow])["range"]["latency_ms"]
+    assert 0 < low < high
+    assert not reachable(library, "run", {"latency_ms": low * 0.9}, [slow])["feasible"]
+    limits = {"latency_ms_slow": high, "latency_ms_fast": low * 0.9}
+    both = reachable(library, "run", limits, [slow, fast])
+    assert {"latency_ms_slow", "latency_ms_fast"} <= both["range"].keys()
+    assert "latency_ms_fast" in both["message"]
 
 
 def test_training_records_are_followed(trained_run: Path, tmp_path: Path) -> None:
