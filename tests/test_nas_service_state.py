@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import weakref
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -22,7 +23,15 @@ from nas.problem import Problem
 from nas.run import DataOptions, Run, RunError, is_training, writing
 from nas.service.architecture import describe, difference
 from nas.service.reach import reachable
-from nas.service.state import Library, UnknownError, run_summary, study_names, study_summary, trial_row
+from nas.service.state import (
+    Library,
+    UnknownError,
+    run_summaries,
+    run_summary,
+    study_names,
+    study_summary,
+    trial_row,
+)
 from nas.service.study_view import StudyView
 from nas.service.tail import Tail
 from nas.service.training_view import TrainingView
@@ -194,6 +203,10 @@ def test_files_that_are_no_studies_are_none(tmp_path: Path) -> None:
     (tmp_path / "of_a_folder" / "run.json").mkdir()
     (tmp_path / "list" / "run.json").write_text("[]")
     without = json.loads((run.path / "run.json").read_text())
+    no_text = without | {"space": without["space"] | {"name": "\ud800"}}
+    (tmp_path / "no_text").mkdir()
+    (tmp_path / "no_text" / "run.json").write_text(json.dumps(no_text))
+    shutil.copytree(tmp_path / "no_text", os.fsencode(tmp_path) + b"/\xff")
     del without["classes"]
     (tmp_path / "without").mkdir()
     (tmp_path / "without" / "run.json").write_text(json.dumps(without))
@@ -282,6 +295,22 @@ def test_one_view_is_shared(tmp_path: Path) -> None:
     library = Library(tmp_path)
     assert library.study("run", "s") is library.study("run", "s")
     assert library.training("run") is library.training("run")
+
+
+def test_views_of_what_was_taken_away_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.service.state._SCAN_SECONDS", 0)  # look every time
+    monkeypatch.setattr("nas.service.state._SCAN_SHARE", 0)
+    library, run = Library(tmp_path), make_run(tmp_path / "run")
+    for name in ("s", "t"):
+        write_study(run, name, make_trials(3), 3)
+    views = [weakref.ref(library.study("run", name)) for name in ("s", "t")]
+    run.study("s").unlink()
+    with pytest.raises(UnknownError, match="studies: t"):
+        library.study("run", "s")
+    assert (views[0](), views[1]() is not None) == (None, True)
+    shutil.rmtree(run.path)
+    assert run_summaries(library) == []
+    assert views[1]() is None
 
 
 def test_pages_of_trials(tmp_path: Path) -> None:

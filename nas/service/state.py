@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import threading
 import time
@@ -114,7 +115,7 @@ class Library:
                     continue
                 children.clear()
                 run, run_id = Run.open(path), SEPARATOR.join(below) or path.name
-                f"{run_id} {run.description}".encode()
+                json.dumps([run_id, run.description], ensure_ascii=False).encode()
                 yield run_id, run
             except (ValueError, OSError):  # broken, of a name that is no text, or not ours to read
                 continue

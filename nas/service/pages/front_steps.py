@@ -23,7 +23,7 @@ class FrontSteps:
         self._marked = False
         with ui.row().classes("w-full items-center gap-x-4 gap-y-1"):
             self._slider = ui.slider(min=0, max=0, step=1, value=0, on_change=self._mark)
-            self._slider.props('markers snap aria-label="point of the Pareto front"').classes("grow")
+            self._slider.props('snap aria-label="point of the Pareto front"').classes("grow")
             self._slider.style("min-width: 160px; max-width: 420px").mark("front")
             self._slider.on("focusin", self._mark).on("keydown.enter", self._open)
             self._text = ui.label().classes("small number").props("aria-live=polite")
@@ -45,7 +45,7 @@ class FrontSteps:
         elif self._marked:
             self._mark()
         if not self._marked:
-            self._text.text = "Arrow keys go along the front, Enter opens the architecture." if numbers else ""
+            self._text.text = "Arrow keys go along the front, Enter opens the architecture." if last else ""
 
     @property
     def _trial(self) -> Trial | None:

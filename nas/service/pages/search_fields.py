@@ -127,11 +127,12 @@ class SearchFields:
             raise
 
     def _settings(self) -> SearchSettings:
-        limits, given = self._limits.values(), {name: field.value for name, field in self._fields.items()}
+        given = {name: field.value for name, field in self._fields.items()} | {"limits": self._limits.values()}
         given |= {name: whole(self._fields[name]) for name in ("n_trials", "num_workers", "seed", "lookahead")}
-        given |= {"num_gpus": given["num_gpus"] or None, "profiles": given["profiles"] or []}
+        given |= {name: given[name] or [] for name in ("profiles", "objectives")}
+        given["num_gpus"] = given["num_gpus"] or None
         try:
-            return SearchSettings(limits=limits, **given | {"objectives": given["objectives"] or []})
+            return SearchSettings(**given)
         except ValidationError as error:
             first = error.errors()[0]
             name, reason = str(first["loc"][0]), first["msg"].removeprefix("Value error, ")
