@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import subprocess
-import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +12,6 @@ from pathlib import Path
 import devices
 import pytest
 from fastapi.testclient import TestClient
-from services import environment
 from studies import CONTEXT, IDENTITY, PROBLEM, SPACE, make_run, make_trials, write_study
 
 from nas.problem import Problem
@@ -318,42 +314,6 @@ def test_events_carry_what_is_new_and_nothing_else(root: Path) -> None:
     numbers = [trial["number"] for event in events for trial in event["trials"]]  # type: ignore[attr-defined]
     assert numbers == list(range(30, 45))
     assert events[-1]["summary"]["state"] == "searching"  # type: ignore[index]
-
-
-def test_the_events_of_a_study_that_is_taken_away_end(root: Path) -> None:
-    from nas.service.events import Hub
-
-    async def follow() -> int:
-        number = 0
-        async for event in Hub(Service.open(root).library).follow("deep~run", "default", 0):
-            number += bool(_data(event))
-            (root / "deep" / "run" / "studies" / "default.journal").unlink()
-        return number
-
-    assert asyncio.run(follow()) == 1
-
-
-READ_ONLY = """
-import sys
-from fastapi.testclient import TestClient
-from nas.service.app import create_app
-with TestClient(create_app(sys.argv[1]), base_url="http://127.0.0.1") as client:
-    print(client.get("/").status_code)
-    answer = client.post("/api/v1/runs/deep~run/studies", json={"study": "new"})
-    print(answer.status_code, answer.json()["detail"])
-"""
-
-
-def test_a_root_that_may_only_be_read_is_shown_and_starts_nothing(root: Path) -> None:
-    root.chmod(0o555)
-    like_others = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if not os.getuid() else []
-    command = [*like_others, sys.executable, "-c", READ_ONLY, str(root)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
-    root.chmod(0o755)
-    assert done.returncode == 0, done.stderr
-    shown, refused = done.stdout.splitlines()
-    assert shown == "200"
-    assert refused.startswith("507 nothing can be started, for there is no room for its record: ")
 
 
 def _data(event: bytes) -> dict[str, object]:
