@@ -83,8 +83,8 @@ class Client:
         """Starts a search; the job.
 
         settings: of `nas.service.requests.SearchSettings`, such as `study="a", n_trials=200, limits={"macs": 40e6}`;
-        a limit is an upper one, or [lowest, highest] with None for an open end. profiles: device profiles, by paths from
-        the service's root, each with a latency that can be limited.
+        a limit is an upper one, or [lowest, highest] with None for an open end. profiles: device profiles, by paths
+        from the service's root, each with a latency that can be limited.
         """
         return self._object("POST", f"/runs/{_quoted(run)}/studies", settings)
 
