@@ -29,7 +29,7 @@ CHROMIUM = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-PATIENCE = 30_000  # milliseconds; a machine that is busy with other tests is slow, not wrong
+PATIENCE = 120_000  # milliseconds; a machine that is busy with other tests is slow, not wrong
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,9 @@ from search_spaces.network import NetworkSpace
 
 
 class Hypervolumes:
-    """reference: the worst value of each objective, the corner of a box whose other one is the ideal: 1 for accuracy, 0
+    """The dominated part of a box after each trial.
+
+    reference: the worst value of each objective, the corner of the box whose other one is the ideal: 1 for accuracy, 0
     for costs. values: the part of the box that the trials so far dominate, after each of them.
     """
 

@@ -51,7 +51,9 @@ class _Resources(_Settings):
 
 
 class PreflightSettings(_Settings):
-    """limits: metric to upper limit, or to [lowest, highest] with null for an open end. profiles: device profiles, by
+    """What is asked of every search before it starts.
+
+    limits: metric to upper limit, or to [lowest, highest] with null for an open end. profiles: device profiles, by
     paths from the service's root; of one the latency is `latency_ms`, of several `latency_ms_<name>`.
     """
 

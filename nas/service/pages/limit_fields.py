@@ -22,7 +22,9 @@ Watch = Callable[[Any], Any]
 
 
 class LimitFields:
-    """ranges: of each metric what can be reached, or was measured. old: limits to begin with. watch: what to do to a
+    """A field for each limit that a search can be given.
+
+    ranges: of each metric what can be reached, or was measured. old: limits to begin with. watch: what to do to a
     field that is new.
     """
 

@@ -23,7 +23,9 @@ _OBJECTIVES = ("top1", *COSTS)
 
 
 class SearchFields:
-    """check: called whenever a field changes. latency_range: between which values the latency of a profile can be.
+    """Every field of the form but the run's.
+
+    check: called whenever a field changes. latency_range: between which values the latency of a profile can be.
     ranges: of the other metrics. profiles: those that can be chosen, by path. clone: a study whose settings to begin
     with.
     """
