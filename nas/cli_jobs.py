@@ -36,9 +36,9 @@ def launch_command(search: Callable[..., None], search_settings: Settings) -> Ca
             from nas.searching import check_search
 
             check_search(Run.open(run), **settings)
-        from nas.launching import launch_search
+        from nas import launching
 
-        job = launch_search(run, _typed_options(context), options["study_name"], address)
+        job = launching.launch("search", run, _typed_options(context), options["study_name"], address)
         print(job.id)
         next_step(f"nas logs {job.id} -f{_at(address)}")
 

@@ -64,7 +64,9 @@ def studies(run: RunFolder, as_json: Json = False) -> None:
     tables.print_studies(rows)
     intact = [row for row in rows if not row["error"]]
     open_ones = [
-        row for row in intact if row["current"] and not row["writing"] and row["n_trials"] < (row["n_asked"] or 0)
+        row
+        for row in intact
+        if row["current"] and not row["writing"] and not row["exhausted"] and row["n_trials"] < (row["n_asked"] or 0)
     ]
     if not intact:
         next_step(f"nas search {quoted(run)}" + (" --study-name NAME" if rows else ""))

@@ -7,7 +7,7 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -73,20 +73,23 @@ class Client:
         trials: list[dict[str, Any]] = self._object("GET", f"{_place(run, study)}/front")["trials"]
         return trials
 
-    def preflight(self, run: str, limits: Mapping[str, Any]) -> dict[str, Any]:
-        """Whether `limits` can be met, and the range of each metric. limits: as of `start`."""
-        return self._object("POST", f"/runs/{_quoted(run)}/preflight", {"limits": dict(limits)})
+    def preflight(self, run: str, limits: Mapping[str, Any], profiles: Sequence[str] = ()) -> dict[str, Any]:
+        """Whether `limits` can be met, and the range of each metric. limits, profiles: as of `start`."""
+        return self._object(
+            "POST", f"/runs/{_quoted(run)}/preflight", {"limits": dict(limits), "profiles": [*profiles]}
+        )
 
     def start(self, run: str, **settings: Any) -> dict[str, Any]:
         """Starts a search; the job.
 
         settings: of `nas.service.requests.SearchSettings`, such as `study="a", n_trials=200, limits={"macs": 40e6}`;
-        a limit is an upper one, or [lowest, highest] with None for an open end.
+        a limit is an upper one, or [lowest, highest] with None for an open end. profiles: device profiles, by paths
+        from the service's root, each with a latency that can be limited.
         """
         return self._object("POST", f"/runs/{_quoted(run)}/studies", settings)
 
     def resume(self, run: str, study: str = "default", **settings: Any) -> dict[str, Any]:
-        """Continues a study with the settings that it records; the job."""
+        """Continues a study with the settings that it records, where new searches run; the job."""
         return self._object("POST", f"{_place(run, study)}/resume", settings)
 
     def stop(self, run: str, study: str = "default") -> dict[str, Any]:

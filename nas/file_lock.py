@@ -17,9 +17,9 @@ def locked(file: IO[str], kind: int) -> bool:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds the lock of the file `path` for itself; none does where there is no such file."""
+    """Whether a process holds the lock of the file `path` for itself; none that is known where it cannot be opened."""
     try:
         with open(path, encoding="utf-8") as file:
             return not locked(file, fcntl.LOCK_SH)
-    except FileNotFoundError:
+    except OSError:
         return False

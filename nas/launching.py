@@ -1,4 +1,4 @@
-"""`nas launch`: a search as a job of a Ray cluster; run as a module, what the job does there."""
+"""Searches as jobs of a Ray cluster, as `nas launch` starts them; run as a module, what the job does there."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 PACKAGES = ("nas", "workers", "supernet", "search_spaces")
 
 
-def launch_search(run: str, options: Sequence[str], study_name: str, address: str | None = None) -> Job:
-    """Submits `nas search RUN OPTIONS --address auto` as a job named after the study and the time.
+def launch(command: str, run: str, options: Sequence[str], study_name: str, address: str | None = None) -> Job:
+    """Submits `nas COMMAND RUN OPTIONS --address auto` as a job named after the study and the time.
 
     The project's packages travel with the job, so the cluster needs their dependencies alone. The head must see the
     run folder and its data set under the same paths as this machine.
-    run: a relative path is made absolute, a URL stays as it is. options: as typed.
+    command: "search" or "resume". run: a relative path is made absolute, a URL stays as it is. options: as typed.
     Raises what `workers.ray_jobs.Jobs` does, and RuntimeError where the cluster has other versions of Ray or Python.
     """
     from workers.ray_jobs import Jobs
@@ -33,17 +33,19 @@ def launch_search(run: str, options: Sequence[str], study_name: str, address: st
     place = run if "://" in run else str(Path(run).expanduser().absolute())
     root = Path(__file__).resolve().parent.parent
     # Relative paths mean there what they mean here; what lies in that folder is no part of the program.
-    command = f"cd {shlex.quote(str(Path.cwd()))} 2>/dev/null; exec env PYTHONSAFEPATH=1 python -m nas.launching"
+    there = f"cd {shlex.quote(str(Path.cwd()))} 2>/dev/null; exec env PYTHONSAFEPATH=1 python -m nas.launching"
+    study = "" if study_name == "default" else f" --study-name {study_name}"
+    metadata = {
+        "what": f"nas {command} {shlex.join([place, *options])}",
+        "next": f"nas pareto {shlex.quote(place)}{study}",
+    }
+    if command == "search":
+        metadata["again"] = f"nas launch {shlex.join([place, *options])}"
     return jobs.submit(
-        f"nas-{study_name}-{datetime.now():%Y%m%d-%H%M%S}",
-        f"{command} {shlex.join([place, *options])}",
+        f"nas-{study_name}-{datetime.now():%Y%m%d-%H%M%S-%f}",
+        f"{there} {shlex.join([command, place, *options])}",
         [root / name for name in PACKAGES],
-        {
-            "what": f"nas search {shlex.join([place, *options])}",
-            "again": f"nas launch {shlex.join([place, *options])}",
-            "next": f"nas pareto {shlex.quote(place)}"
-            + ("" if study_name == "default" else f" --study-name {study_name}"),
-        },
+        metadata,
     )
 
 
@@ -60,14 +62,14 @@ def check_visible(run: str) -> None:
 
 
 def main() -> None:
-    """What a job runs: `nas search` with the arguments of this process, when its files are there."""
+    """What a job runs: `nas` with the arguments COMMAND RUN OPTIONS of this process, when the run's files are there."""
     from nas import cli
 
     try:
-        check_visible(sys.argv[1])
+        check_visible(sys.argv[2])
     except RunError as error:
         sys.exit(f"error: {error}")
-    sys.argv = ["nas", "search", *sys.argv[1:], "--address", "auto"]
+    sys.argv = ["nas", *sys.argv[1:], "--address", "auto"]
     cli.main()
 
 

@@ -38,7 +38,7 @@ _LABELS = {
 }
 
 
-def save_front(study: Study, path: Path, title: str) -> None:
+def save_front(study: Study, path: Path, title: str = "") -> None:
     """Draws every trial, the feasible front and the limits, in the plane of the first two objectives.
 
     A study of one objective is drawn against MACs where it has them, else against the trial number.

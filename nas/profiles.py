@@ -146,10 +146,13 @@ class Profile:
             raise ProfileError(f"{path} is not a device profile of this version ({FORMAT})")
         try:
             model = LatencyModel.from_dict(NetworkSpace.from_dict(data["space"]), data["model"])
-            return cls(
+            profile = cls(
                 path.stem, model, data["device"], Errors(**data["errors"]), Errors(**data["added"]),
                 float(data["drift"]), data["subnets"], data["made"],
             )  # fmt: skip
+            if not np.isfinite(profile.bound([model.space.smallest()])).all():
+                raise ValueError("it predicts no finite latency")
+            return profile
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ProfileError(f"{path} is a damaged device profile: {type(error).__name__}: {error}") from None
 

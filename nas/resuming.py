@@ -11,6 +11,8 @@ from nas.run import Run, RunError
 from nas.searching import is_stale, read_run_study, search_run
 
 if TYPE_CHECKING:
+    from nas.identity import Identity
+    from nas.loop import Outcome
     from nas.store import StoredStudy
     from nas.study import Study
     from nas.trial import Trial
@@ -31,24 +33,21 @@ def resume_run(
 ) -> Study:
     """Continues a study of `search_run` by strategy, seed, limits, objectives, lookahead and score as it has them.
 
-    n_trials: trials in all; by default as many as were last asked for. A study that has them already is returned as
-    it is. num_gpus: of each worker; by default one where the study was scored on GPUs. The other parameters, and what
-    is raised beside RunError for an unknown study, for one that says no number of trials, and for one that was searched
-    on weights that the run no longer has: `search_run`.
+    n_trials: trials in all; by default as many as were last asked for. A study that has them already, or all that there
+    are, is returned as it is. num_gpus: of each worker; by default one where the study was scored on GPUs. The other
+    parameters, and what is raised beside RunError for an unknown study, for one that says no number of trials, and for
+    one that was searched on weights that the run no longer has: `search_run`.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     stored = read_run_study(run, study_name)
     identity = stored.identity
-    if is_stale(run, identity.context):
-        raise RunError(
-            f"study {study_name!r} was searched on weights that {run} no longer has (trained further since) "
-            "and cannot go on; search with another --study-name"
-        )
+    require_current(run, identity)
     n_trials = n_trials_of(stored) if n_trials is None else n_trials
-    if len(stored.trials) >= n_trials:
+    if len(stored.trials) >= n_trials or stored.exhausted:
         from nas.study import Study
 
-        return Study(identity.objectives, identity.limits, stored.trials)
+        outcome: Outcome = "exhausted" if len(stored.trials) < n_trials else "finished"
+        return Study(identity.objectives, identity.limits, stored.trials, outcome)
     return search_run(
         run,
         n_trials=n_trials,
@@ -68,6 +67,15 @@ def resume_run(
         on_trial=on_trial,
         stop=stop,
     )
+
+
+def require_current(run: Run, identity: Identity) -> None:
+    """Raises RunError where the study was searched on weights that the run no longer has."""
+    if is_stale(run, identity.context):
+        raise RunError(
+            f"study {identity.study_name!r} was searched on weights that {run} no longer has (trained further since) "
+            "and cannot go on; search with another --study-name"
+        )
 
 
 def n_trials_of(stored: StoredStudy) -> int:

@@ -171,6 +171,7 @@ class Run:
             NetworkSpace.from_dict(description["space"])
             DataOptions(**description["data"])
             TrainConfig(**description["recipe"])
+            len(description["classes"])
         except KeyError as error:
             raise RunError(f"{file} lacks {error}") from None
         except (TypeError, ValueError, AttributeError) as error:
@@ -224,15 +225,20 @@ class Run:
 
         And for a study of a remote run that two machines have continued differently.
         """
-        if not 1 <= len(name) <= 100 or not all(c.isalnum() or c in "._-" for c in name) or name.startswith("."):
+        if not _is_study_name(name):
             raise RunError(f"study name {name!r} is not valid: use up to 100 letters, digits, '.', '_' and '-'")
         if self.mirror:
             self.mirror.require_one_history(f"studies/{name}.journal")
         return self.path / "studies" / f"{name}.journal"
 
     def study_names(self) -> list[str]:
-        """The studies made so far, by name."""
-        return sorted(file.stem for file in (self.path / "studies").glob("*.journal"))
+        """The studies made so far, by name; a file of another name, such as a copy, is none."""
+        names = (file.name.removesuffix(".journal") for file in (self.path / "studies").glob("*.journal"))
+        return sorted(filter(_is_study_name, names))
+
+
+def _is_study_name(name: str) -> bool:
+    return 1 <= len(name) <= 100 and all(c.isalnum() or c in "._-" for c in name) and not name.startswith(".")
 
 
 @contextmanager

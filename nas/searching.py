@@ -142,7 +142,7 @@ def check_search(
     """Raises for everything in the parameters of `search_run` that can be refused before torch and ray are imported."""
     run.study(study_name)
     cost = costs_with(run.space, profiles)
-    _require_profile([*objectives, *(limits or {})], profiles)
+    require_profile([*objectives, *(limits or {})], profiles)
     problem = Problem(run.space, directions(objectives), limits or {}, cost, EVALUATED)
     strategies.get(strategy, problem, seed)
     preflight(run.space, problem.limits, cost)
@@ -166,7 +166,8 @@ def directions(objectives: Sequence[str]) -> dict[str, str]:
     return {name: "maximize" if name in EVALUATED else "minimize" for name in objectives}
 
 
-def _require_profile(metrics: Sequence[str], profiles: Sequence[Profile]) -> None:
+def require_profile(metrics: Sequence[str], profiles: Sequence[Profile]) -> None:
+    """Raises ValueError naming a metric that is a latency, where there is no profile of a device."""
     if not profiles and (asked := [name for name in metrics if name.startswith(LATENCY)]):
         raise ValueError(f"{asked[0]} needs a device profile: --profile FILE, which `nas profile RUN -o FILE` makes")
 
@@ -180,7 +181,7 @@ def is_stale(run: Run, context: Mapping[str, str]) -> bool:
 
     try:
         now = context_of(run.checkpoint_state())
-    except CheckpointError:
+    except (CheckpointError, LookupError, TypeError):
         return False
     return any(context.get(name) != value for name, value in now.items())
 

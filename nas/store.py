@@ -30,7 +30,7 @@ from nas.trial import Trial
 from search_spaces.network import NetworkSpace
 from search_spaces.space import ChoiceSpace, Space
 
-_IDENTITY, _UID, _N_TRIALS = "nas", "nas_uid", "nas_n_trials"
+_IDENTITY, _UID, _N_TRIALS, _EXHAUSTED = "nas", "nas_uid", "nas_n_trials", "nas_exhausted"
 
 
 class StudyError(ValueError):
@@ -41,13 +41,15 @@ class StudyError(ValueError):
 class StoredStudy:
     """What a reader gets of a study: its identity, its space, and its trials in order of number.
 
-    n_trials: how many were last asked for; None where the study does not say.
+    n_trials: how many were last asked for; None where the study does not say. exhausted: whether a search found no
+    further architecture within the limits than these.
     """
 
     identity: Identity
     space: Space[Any]
     trials: list[Trial]
     n_trials: int | None = None
+    exhausted: bool = False
 
 
 class MemoryStore:
@@ -65,6 +67,9 @@ class MemoryStore:
     def append(self, trial: Trial) -> None:
         """Records the next trial."""
         self._trials.append(trial)
+
+    def exhaust(self) -> None:
+        """Does nothing: the search itself says so."""
 
     def close(self) -> None:
         """Does nothing."""
@@ -136,6 +141,14 @@ class JournalStore:
         self._journal.stop_reading()  # Optuna has to see the first record it writes, and no other
         self._trials.append(trial)
 
+    def exhaust(self) -> None:
+        """Records that there is no further architecture, for whoever asks why the study has fewer trials than asked.
+
+        As the number of trials that there are, so that it lapses where a later search finds one all the same.
+        """
+        if self._study.user_attrs.get(_EXHAUSTED) != len(self._trials):
+            self._study.set_user_attr(_EXHAUSTED, len(self._trials))
+
     def close(self) -> None:
         """Lets another process write."""
         self._journal.close()
@@ -184,7 +197,8 @@ def _stored(path: Path, storage: JournalStorage, study_name: str, space: Space[A
         space = space_from_dict(identity.space)
     problem = Problem(space, identity.objectives, identity.limits)  # raises ValueError where these are none
     identity = replace(identity, limits=problem.limits)
-    return StoredStudy(identity, space, _trials(study, space, identity), study.user_attrs.get(_N_TRIALS))
+    trials, attrs = _trials(study, space, identity), study.user_attrs
+    return StoredStudy(identity, space, trials, attrs.get(_N_TRIALS), attrs.get(_EXHAUSTED) == len(trials))
 
 
 def space_from_dict(data: Mapping[str, Any]) -> Space[Any]:

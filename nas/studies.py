@@ -29,9 +29,10 @@ class NamedStudy:
 def list_studies(run: Run) -> list[dict[str, Any]]:
     """One row of plain JSON types for each study of the run, in order of name; a damaged one has an `error` alone.
 
-    n_asked: the trials last asked for, or None. best: the number and metrics of the best feasible trial, or None.
-    front: how many trials are on it. score: "inherited" or "calibrated". current: whether its scores are those of the
-    weights that the run has now. changed: when it was last written, in UTC. writing: whether a search does so now.
+    n_asked: the trials last asked for, or None. exhausted: whether no further architecture is within the limits. best:
+    the number and metrics of the best feasible trial, or None. front: how many trials are on it. score: "inherited" or
+    "calibrated". current: whether its scores are those of the weights that the run has now. changed: when it was last
+    written, in UTC. writing: whether a search does so now.
     """
     return [_row(run, name) for name in run.study_names()]
 
@@ -42,7 +43,7 @@ def _row(run: Run, name: str) -> dict[str, Any]:
     row = {"study": name, "changed": changed.isoformat(timespec="seconds"), "writing": is_written(path), "error": None}
     try:
         stored = read_study(path, name)
-    except StudyError as error:
+    except (StudyError, OSError) as error:
         return row | {"error": str(error)}
     identity, trials = stored.identity, stored.trials
     best = pareto.best(trials, identity.objectives)
@@ -56,6 +57,7 @@ def _row(run: Run, name: str) -> dict[str, Any]:
         "n_trials": len(trials),
         "n_failed": sum(trial.state == "failed" for trial in trials),
         "n_asked": stored.n_trials,
+        "exhausted": stored.exhausted,
         "best": {"number": best.number, "metrics": dict(best.metrics)} if best else None,
         "front": len(pareto.front(trials, identity.objectives)),
     }

@@ -139,6 +139,8 @@ def search(
             on_trial=on_trial and (lambda trial: on_trial(store.trials[trial.number])),
             stop=stop if storage is None else reporting(Path(storage), pool, stop or (lambda: False)),
         )  # fmt: skip
+        if outcome == "exhausted":
+            store.exhaust()
     return Study(problem.objectives, problem.limits, store.trials, outcome, searcher.report())
 
 

@@ -103,7 +103,11 @@ def print_studies(rows: Sequence[Mapping[str, Any]]) -> None:
         best = show_metric(first, row["best"]["metrics"][first]) if row["best"] else "none"
         done = f"{row['n_trials']}/{row['n_asked']}" if row["n_asked"] else str(row["n_trials"])
         notes = ["searching" if row["writing"] else _age(row["changed"])]
-        notes += ["calibrated"] * (row["score"] == "calibrated") + ["on old weights"] * (not row["current"])
+        notes += (
+            ["exhausted"] * row["exhausted"]
+            + ["calibrated"] * (row["score"] == "calibrated")
+            + ["on old weights"] * (not row["current"])
+        )
         table.add_row(
             row["study"], row["strategy"], str(row["seed"]), done, str(row["n_failed"]), best, str(row["front"]),
             _limits(row["limits"]), ", ".join(notes),

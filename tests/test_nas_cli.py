@@ -12,6 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from nas.run import Run
+from nas.service.study_view import StudyView
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -283,6 +286,16 @@ def test_a_small_space_that_is_exhausted_ends_cleanly(nas, tmp_path):
     assert code == 0
     assert "4 trials" in out
     assert "no further architecture" in err
+    code, out, err = nas("studies", tmp_path / "run")
+    assert "exhausted" in out
+    assert "nas resume" not in err
+    (row,) = json.loads(nas("studies", tmp_path / "run", "--json")[1])
+    assert (row["n_trials"], row["n_asked"], row["exhausted"]) == (4, 50, True)
+    code, out, err = nas("resume", tmp_path / "run", "--n-trials", 60)
+    assert (code, "no further architecture" in err) == (0, True)
+    view = StudyView(Run.open(tmp_path / "run"), "default")
+    view.refresh()
+    assert view.state == "exhausted"
 
 
 def npz_file(path, seed=0, size=8, classes=4):

@@ -60,6 +60,7 @@ def test_limits_allow_for_the_margin_and_for_the_drift_of_the_device(profile) ->
         (lambda data: data["model"]["shapes"]["basic"].pop("mean"), "is a damaged device profile"),
         (lambda data: data.update(format="nas-latency-0"), "is not a device profile of this version"),
         (lambda data: data.update(space={}), "is a damaged device profile"),
+        (lambda data: data.update(drift="nan"), "is a damaged device profile: ValueError: it predicts no finite"),
     ],
 )
 def test_damaged_files_are_named(profile, tmp_path, change, message) -> None:

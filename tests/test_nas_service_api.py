@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
+import devices
 import pytest
 from fastapi.testclient import TestClient
-from studies import PROBLEM, SPACE, make_run, make_trials, write_study
+from studies import CONTEXT, IDENTITY, PROBLEM, SPACE, make_run, make_trials, write_study
 
 from nas.problem import Problem
+from nas.run import Run
 from nas.service.app import create_api
 from nas.service.jobs import FOLDER
 from nas.service.paths import inside
 from nas.service.requests import SearchSettings
 from nas.service.service import Service
-from nas.store import read_study
+from nas.store import JournalStore, read_study
+from search_spaces.catalog import SPACES
 
 LIMITED = Problem(SPACE, PROBLEM.objectives, {"macs": 5e6}, PROBLEM.cost)
 STUDY = "/api/v1/runs/deep~run/studies/default"
@@ -104,14 +110,30 @@ def test_what_is_not_there_is_a_404_that_says_what_is(client: TestClient, path: 
     ("settings", "says"),
     [
         ({"limits": {"macs": 1.0}}, "nearest reachable"),
-        ({"limits": {"colour": 1.0}}, "colour"),
+        ({"limits": {"colour": 1.0}}, "no upper limit on 'colour'; valid: macs, params, peak_memory, weight_bytes"),
+        ({"limits": {"macs": -1}}, "greater than or equal to 0, not -1"),
+        ({"limits": {"macs": [2, 1]}}, "contradicts itself"),
+        ({"limits": {"macs": [None, None]}}, "macs"),
+        ({"limits": {"peak_memory": [1, None]}}, "no lower limit on 'peak_memory'; valid: macs, params, top1"),
+        ({"limits": {"top1": [70, None]}}, "the lower limit on 'top1' is 70; valid: 0 to 1"),
+        ({"limits": {"top1": 0.5}}, "no upper limit on 'top1'"),
+        ({"limits": {"latency_ms": 1.0}}, "latency_ms needs a device profile"),
+        ({"limits": {"latency_ms_b": 1.0}, "profiles": ["a.json"]}, "unknown metric 'latency_ms_b'; valid: top1"),
+        ({"profiles": ["other.json"]}, "of another space"),
+        ({"profiles": ["deep/run/run.json"]}, "is not a device profile"),
+        ({"profiles": ["a.json", "deep/a.json"]}, "two device profiles have one name"),
+        ({"profiles": ["a.json"], "limits": {"latency_ms": 0.001}}, "nearest reachable"),
         ({"strategy": "magic"}, "magic"),
         ({"study": "../x"}, "study"),
         ({"study": "-rf"}, None),
         ({"objectives": ["--address"]}, "--address"),
         ({"score": "--help"}, "--help"),
         ({"n_trials": 0}, "n_trials"),
-        ({"n_trials": "7"}, "n_trials"),
+        ({"n_trials": "7"}, "n_trials: Input should be a valid integer, not '7'"),
+        ({"num_workers": -1}, "num_workers"),
+        ({"num_workers": 0, "evaluation_timeout": 5}, "an evaluation timeout needs workers"),
+        ({"study": "x" * 101}, "valid: up to 100 of"),
+        ({"study": "größe"}, "valid: up to 100 of"),
         ({"surprise": 1}, "surprise"),
         ({"profiles": ["/etc/passwd"]}, "/etc/passwd"),
         ({"profiles": ["../outside.json"]}, "outside.json"),
@@ -121,6 +143,8 @@ def test_what_is_not_there_is_a_404_that_says_what_is(client: TestClient, path: 
 def test_a_search_that_cannot_work_is_refused_before_it_starts(
     client: TestClient, root: Path, settings: dict[str, object], says: str | None
 ) -> None:
+    for name, space in (("a", SPACE), ("deep/a", SPACE), ("other", SPACES["resnet_cifar"]())):
+        devices.profile(space).write(root / f"{name}.json")
     given = {"strategy": "random", "limits": {"macs": 5e6}, "lookahead": 8} | settings
     answer = client.post("/api/v1/runs/deep~run/studies", json=given)
     if says is None:  # odd, and harmless: it is an option's value
@@ -143,6 +167,53 @@ def test_preflight(client: TestClient) -> None:
     assert not answer["feasible"]
     assert answer["nearest"]["macs"] == answer["range"]["macs"][0]
     assert client.post("/api/v1/runs/deep~run/preflight", json={"limits": {"macs": 5e6}}).json()["feasible"]
+
+
+def test_preflight_of_several_devices_and_an_accuracy(client: TestClient, root: Path) -> None:
+    devices.profile(SPACE).write(root / "slow.json")
+    devices.profile(SPACE, threads=2).write(root / "fast.json")
+    profiles = ["slow.json", "fast.json"]
+    limits = {"latency_ms_slow": 1e3, "latency_ms_fast": 1e3, "top1": [0.1, None]}
+    answer = client.post("/api/v1/runs/deep~run/preflight", json={"limits": limits, "profiles": profiles}).json()
+    assert answer["feasible"]
+    top1 = [metrics for metrics in client.get(f"{STUDY}/points").json()["metrics"]["top1"] if metrics is not None]
+    assert answer["range"]["top1"] == [min(top1), max(top1)]
+    low, high = answer["range"]["latency_ms_slow"]
+    limits["latency_ms_fast"] = low / 2
+    answer = client.post("/api/v1/runs/deep~run/preflight", json={"limits": limits, "profiles": profiles}).json()
+    assert (answer["feasible"], low < high) == (False, True)
+    assert low * 0.5 < answer["nearest"]["latency_ms_fast"]
+    words = SearchSettings(limits=limits, profiles=profiles, objectives=["top1", "latency_ms_slow"]).options(root)
+    assert {"--min-top1=0.1", "--max-latency-ms=slow=1000.0", "--objective=latency_ms_slow"} <= set(words)
+
+
+@pytest.mark.parametrize(
+    ("study", "settings", "says"),
+    [
+        ("done", {}, "has 5 trials already; n_trials is 5, valid: from 6"),
+        ("done", {"n_trials": 4}, "n_trials is 4, valid: from 6"),
+        ("vague", {}, "does not say how many trials it is to have; say it by n_trials"),
+        ("all", {"n_trials": 99}, "is exhausted: its 5 trials are all that there are"),
+        ("old", {"n_trials": 99}, "was searched on weights that"),
+        ("bad", {"n_trials": 99}, "bad.journal is damaged"),
+        ("void", {"n_trials": 99}, "does not say yet what it is"),
+        ("short", {"num_workers": 0, "evaluation_timeout": 2}, "an evaluation timeout needs workers"),
+    ],
+)
+def test_a_resumption_that_cannot_work_is_refused_before_it_starts(
+    client: TestClient, root: Path, study: str, settings: dict[str, object], says: str
+) -> None:
+    run = Run.open(root / "deep" / "run")
+    for name, asked in (("done", 5), ("vague", None), ("all", 9), ("short", 9), ("bad", 9)):
+        write_study(run, name, make_trials(5), asked)
+    write_study(run, "old", make_trials(5), 9, context=CONTEXT | {"weights": "0" * 16})
+    with closing(JournalStore(run.study("all"), replace(IDENTITY, study_name="all"), SPACE)) as store:
+        store.exhaust()
+    run.study("bad").write_text("no journal\n")
+    run.study("void").touch()
+    answer = client.post(f"/api/v1/runs/deep~run/studies/{study}/resume", json=settings)
+    assert (answer.status_code, says in answer.json()["detail"]) == (422, True), answer.json()
+    assert not (root / FOLDER / "jobs").exists()
 
 
 TRAVERSALS = [
@@ -218,8 +289,6 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 
 
 def test_events_carry_what_is_new_and_nothing_else(root: Path) -> None:
-    import asyncio
-
     from nas.service.events import Hub
 
     service = Service.open(root)

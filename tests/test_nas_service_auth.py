@@ -189,6 +189,18 @@ def test_guesses_and_changes_are_bounded(root: Path) -> None:
     assert client.get("/api/v1/runs").status_code == 200
 
 
+def test_who_is_logged_in_is_not_locked_out_by_the_guesses_of_others_behind_the_same_proxy(root: Path) -> None:
+    client = guarded(root, TOKEN)
+    client.post("/login", data={"token": TOKEN})
+    session = dict(client.cookies)
+    client.cookies.clear()
+    codes = [client.post("/login", data={"token": f"guess {n}"}).status_code for n in range(12)]
+    assert codes[-1] == 429
+    assert client.get("/api/v1/runs", headers=BEARER).status_code == 429
+    client.cookies.update(session)
+    assert client.get("/api/v1/runs").status_code == 200
+
+
 def test_rate() -> None:
     rate = Rate(0.0, 3)
     assert [rate.allows("a") for _ in range(5)] == [True, True, True, False, False]

@@ -163,6 +163,48 @@ def test_a_driver_that_is_killed_is_resumed_to_the_history_it_would_have_had(roo
     assert history(root, "s") == history(root, "whole")
 
 
+def test_of_many_who_resume_one_study_at_once_exactly_one_writes_it(root: Path) -> None:
+    from nas.service.jobs import BusyError
+    from nas.service.requests import ResumeSettings
+    from nas.service.service import Service
+
+    services = [Service.open(root), Service.open(root)]
+    first = services[0].jobs.search("run", SearchSettings(**SEARCH, study="s"))
+    until(lambda: services[0].jobs.get(first["id"])["state"] == "succeeded")
+    ready = threading.Barrier(4)
+
+    def resume(number: int) -> str | None:
+        ready.wait()
+        try:
+            settings = ResumeSettings(n_trials=60, num_workers=0)
+            return str(services[number % 2].jobs.resume("run", "s", settings)["id"])
+        except BusyError:
+            return None
+
+    with ThreadPoolExecutor(4) as pool:
+        started = [job for job in pool.map(resume, range(4)) if job]
+    assert 1 <= len(started) <= 2  # of each service no more than one goes on to ask for the study itself
+    for job in started:
+        until(lambda job=job: services[0].jobs.get(job)["state"] != "running")
+    assert "succeeded" in [services[0].jobs.get(job)["state"] for job in started]
+    assert len(trials_of(root, "s")) == 60
+
+
+def test_records_that_are_none_are_left_out(root: Path) -> None:
+    from nas.service.service import Service
+
+    jobs = Service.open(root).jobs
+    made = jobs.search("run", SearchSettings(**SEARCH | {"n_trials": 1}, study="s"))
+    until(lambda: jobs.get(made["id"])["state"] == "succeeded")
+    folder = root / FOLDER / "jobs"
+    record = json.loads((folder / f"{made['id']}.json").read_text())
+    (folder / "half.json").write_text(json.dumps(record)[:100])
+    (folder / "copy.json").write_text(json.dumps(record))
+    (folder / "odd.json").write_text(json.dumps(record | {"id": "odd", "started": "yesterday", "argv": None}))
+    (folder / "folder.json").mkdir()
+    assert [job["id"] for job in jobs.list()] == [made["id"]]
+
+
 def test_an_unknown_job_of_a_record_that_is_no_process_any_more_has_failed(root: Path) -> None:
     from nas.service.service import Service
 

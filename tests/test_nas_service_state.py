@@ -5,19 +5,31 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import weakref
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import devices
 import pytest
 from services import ROOT, environment
-from studies import PROBLEM, SPACE, make_run, make_trials, write_study
+from studies import CONTEXT, PROBLEM, SPACE, make_run, make_trials, write_study
 
 from nas import pareto
 from nas.problem import Problem
 from nas.run import DataOptions, Run, RunError, is_training, writing
 from nas.service.architecture import describe, difference
-from nas.service.state import Library, UnknownError, reachable, run_summary, study_names, study_summary, trial_row
+from nas.service.reach import reachable
+from nas.service.state import (
+    Library,
+    UnknownError,
+    run_summaries,
+    run_summary,
+    study_names,
+    study_summary,
+    trial_row,
+)
 from nas.service.study_view import StudyView
 from nas.service.tail import Tail
 from nas.service.training_view import TrainingView
@@ -114,11 +126,14 @@ def test_the_state_of_a_study(tmp_path: Path) -> None:
     states = {name: library_view(run, name).state for name in study_names(run)}
     assert states == {"done": "finished", "short": "interrupted", "empty": "idle"}
     stored = read_study(run.study("short"), "short")
-    store = JournalStore(run.study("short"), stored.identity, SPACE, 9)
-    try:
+    with closing(JournalStore(run.study("short"), stored.identity, SPACE, 9)) as store:
         assert library_view(run, "short").state == "searching"
-    finally:
-        store.close()
+        store.exhaust()
+    assert library_view(run, "short").state == "exhausted"
+    with closing(JournalStore(run.study("short"), stored.identity, SPACE, 9)) as store:
+        store.append(make_trials(6)[5])  # one was found all the same
+    assert library_view(run, "short").state == "interrupted"
+    assert not read_study(run.study("short"), "short").exhausted
 
 
 def library_view(run: Run, name: str) -> StudyView:
@@ -193,6 +208,22 @@ def test_one_view_is_shared(tmp_path: Path) -> None:
     assert library.training("run") is library.training("run")
 
 
+def test_views_of_what_was_taken_away_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.service.state._SCAN_SECONDS", 0)  # look every time
+    monkeypatch.setattr("nas.service.state._SCAN_SHARE", 0)
+    library, run = Library(tmp_path), make_run(tmp_path / "run")
+    for name in ("s", "t"):
+        write_study(run, name, make_trials(3), 3)
+    views = [weakref.ref(library.study("run", name)) for name in ("s", "t")]
+    run.study("s").unlink()
+    with pytest.raises(UnknownError, match="studies: t"):
+        library.study("run", "s")
+    assert (views[0](), views[1]() is not None) == (None, True)
+    shutil.rmtree(run.path)
+    assert run_summaries(library) == []
+    assert views[1]() is None
+
+
 def test_pages_of_trials(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     write_study(run, "s", make_trials(30, failed=(4,)), 30)
@@ -231,14 +262,34 @@ def test_an_architecture_is_described_by_its_plan() -> None:
 
 
 def test_a_reachable_limit_and_one_that_is_not(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run")
-    assert reachable(run, {"macs": 5e6})["feasible"]
-    found = reachable(run, {"macs": 1.0})
+    run, library = make_run(tmp_path / "run"), Library(tmp_path)
+    assert reachable(library, "run", {"macs": 5e6})["feasible"]
+    found = reachable(library, "run", {"macs": 1.0})
     assert not found["feasible"]
     assert found["nearest"]["macs"] == found["range"]["macs"][0]
     assert "nearest reachable" in found["message"]
+    assert "top1" not in found["range"]
     with pytest.raises(ValueError, match="unknown metric 'colour'"):
-        reachable(run, {"colour": 1.0})
+        reachable(library, "run", {"colour": 1.0})
+    trials = make_trials(9)
+    write_study(run, "s", trials, 9)
+    write_study(run, "old", make_trials(20, seed=1), context=CONTEXT | {"weights": "0" * 16})  # of other weights
+    known = [trial.metrics["top1"] for trial in trials]
+    assert reachable(library, "run", {})["range"]["top1"] == [min(known), max(known)]
+
+
+def test_latencies_of_several_devices_are_reached_or_not(tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+    library, slow, fast = Library(tmp_path), devices.profile(SPACE, "slow"), devices.profile(SPACE, "fast", threads=2)
+    with pytest.raises(ValueError, match="latency_ms needs a device profile"):
+        reachable(library, "run", {"latency_ms": 3.0})
+    low, high = reachable(library, "run", {}, [slow])["range"]["latency_ms"]
+    assert 0 < low < high
+    assert not reachable(library, "run", {"latency_ms": low * 0.9}, [slow])["feasible"]
+    limits = {"latency_ms_slow": high, "latency_ms_fast": low * 0.9}
+    both = reachable(library, "run", limits, [slow, fast])
+    assert {"latency_ms_slow", "latency_ms_fast"} <= both["range"].keys()
+    assert "latency_ms_fast" in both["message"]
 
 
 def test_training_records_are_followed(trained_run: Path, tmp_path: Path) -> None:

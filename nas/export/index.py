@@ -26,7 +26,7 @@ def write_index(out: Path, run: Run, study_name: str, study: Study, entries: Seq
     title = f"{run.space.name} on {run.data.name}: the front of study {study_name}"
     page = Template((Path(__file__).parent / "index.html.tmpl").read_text(encoding="utf-8")).substitute(
         title=escape(title),
-        picture=_picture(study, title),
+        picture=_picture(study),
         head=_row("th", _columns(entries)),
         rows="\n".join(_cells(entry, _formats(entries)) for entry in entries),
         note=escape(_note(entries)),
@@ -94,11 +94,11 @@ def _note(entries: Sequence[Entry]) -> str:
     )
 
 
-def _picture(study: Study, title: str) -> str:
-    """The front as the source of an `img`."""
+def _picture(study: Study) -> str:
+    """The front as the source of an `img`; the page has a heading of its own."""
     from nas.plots import save_front
 
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "front.png"
-        save_front(study, file, title)
+        save_front(study, file)
         return "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()

@@ -15,9 +15,10 @@ from starlette.background import BackgroundTask
 from nas.service import architecture
 from nas.service.events import Hub
 from nas.service.paths import inside
+from nas.service.reach import reachable, space_summary
 from nas.service.requests import ExportSettings, PreflightSettings, ResumeSettings, SearchSettings
 from nas.service.service import Service
-from nas.service.state import reachable, run_summary, space_summary, study_summary, trial_row
+from nas.service.state import run_summaries, run_summary, study_summary, trial_row
 from nas.service.study_view import StudyView
 
 Json = dict[str, Any]
@@ -55,7 +56,7 @@ View = Annotated[StudyView, Depends(_view)]
 @router.get("/runs", tags=["read"])
 def list_runs(service: S) -> list[Json]:
     """Every run under the root, with its training and a summary of each of its studies."""
-    return [run_summary(service.library, run_id) for run_id in service.library.runs()]
+    return run_summaries(service.library)
 
 
 @router.get("/runs/{run}", tags=["read"])
@@ -84,7 +85,8 @@ def get_training(run: RunId, service: S, since: Annotated[int, Query(ge=-1, le=2
 @router.post("/runs/{run}/preflight", tags=["start"])
 def preflight(run: RunId, settings: PreflightSettings, service: S) -> Json:
     """Whether limits can be met, the nearest reachable values where not, and between which values limits make sense."""
-    return reachable(service.library.run(run), settings.parsed_limits())
+    profiles = settings.opened_profiles(service.library.root)
+    return reachable(service.library, run, settings.parsed_limits(), profiles)
 
 
 @router.get("/runs/{run}/studies", tags=["read"])
@@ -220,9 +222,13 @@ def get_archive(run: RunId, study: StudyName, number: Number, service: S) -> Fil
     folder = service.jobs.export_folder(run, study, number)
     handle, name = tempfile.mkstemp(suffix=".zip")
     os.close(handle)
-    with zipfile.ZipFile(name, "w", zipfile.ZIP_STORED) as archive:
-        for file in files:
-            archive.write(inside(folder, file["name"]), f"trial-{number}/{file['name']}")
+    try:
+        with zipfile.ZipFile(name, "w", zipfile.ZIP_STORED) as archive:
+            for file in files:
+                archive.write(inside(folder, file["name"]), f"trial-{number}/{file['name']}")
+    except BaseException:  # an export writes it anew
+        FilePath(name).unlink()
+        raise
     done = BackgroundTask(FilePath(name).unlink)
     return FileResponse(name, filename=f"{study}-trial-{number}.zip", media_type="application/zip", background=done)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import reprlib
 import secrets
+import shutil
+import tempfile
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
@@ -20,7 +24,7 @@ from nas.service.service import Service
 
 _CODES: tuple[tuple[type[Exception], int], ...] = (
     (BusyError, 409), (LookupError, 404), (FileNotFoundError, 404), (ValueError, 422), (ConnectionError, 502),
-    (PermissionError, 502), (OSError, 507),
+    (PermissionError, 502), (TimeoutError, 504), (OSError, 507),
 )  # fmt: skip
 
 
@@ -63,7 +67,7 @@ def create_app(
     processes of this machine.
     """
     service = Service.open(root, address)
-    os.environ.setdefault("NICEGUI_STORAGE_PATH", str(service.library.root / FOLDER / "pages"))
+    os.environ.setdefault("NICEGUI_STORAGE_PATH", str(_storage(service.library.root / FOLDER / "pages")))
     from nicegui import ui
 
     from nas.service import pages
@@ -75,6 +79,16 @@ def create_app(
     return app
 
 
+def _storage(folder: Path) -> Path:
+    """Where NiceGUI keeps what a browser has chosen; of a root that may only be read, until the process ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        folder = Path(tempfile.mkdtemp(prefix="nas-pages-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def _answer(code: int) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def answer(request: Request, error: Exception) -> Response:
         detail = error.args[0] if isinstance(error, KeyError) and error.args else error
@@ -84,9 +98,13 @@ def _answer(code: int) -> Callable[[Request, Exception], Awaitable[Response]]:
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
-    """Without the input itself, which may be what JSON cannot say."""
+    """Names what was given, but for whole bodies and lists."""
     assert isinstance(error, RequestValidationError)
-    parts = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+    parts = []
+    for one in error.errors():
+        given = one.get("input")
+        shown = "" if isinstance(given, dict | list | None) else f", not {reprlib.repr(given)}"
+        parts.append(f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}{shown}")
     return _detail(422, "; ".join(parts))
 
 

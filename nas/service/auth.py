@@ -127,7 +127,9 @@ class Guard:
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length[:20]) > MOST_BYTES:
             return _too_large()
-        if not self._failures.allows(client, 0):
+        if not self._failures.allows(client, 0) and not self._has_session(
+            headers
+        ):  # a proxy's clients share an address
             return _refuse(429, "too many wrong tokens; wait a minute")
         if scope["path"] == "/healthz" or (scope["path"] == "/login" and self._token is not None):
             return None
@@ -144,6 +146,11 @@ class Guard:
             return True
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token.encode()):
+            return True
+        return self._has_session(headers)
+
+    def _has_session(self, headers: Headers) -> bool:
+        if self._token is None:
             return True
         try:
             cookies = SimpleCookie(headers.get("cookie", ""))

@@ -43,6 +43,8 @@ class Hub:
                     break
                 if event:
                     yield event
+        except LookupError:  # it was taken away
+            return
         finally:
             look.watchers -= 1
             if not look.watchers:

@@ -6,7 +6,6 @@ so that the next service sees it. Arguments come from checked settings as a list
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -18,6 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
+
+from pydantic import TypeAdapter
 
 from nas.run import Run, write_json
 from nas.service.requests import ExportSettings, ResumeSettings, SearchSettings
@@ -32,6 +33,7 @@ KINDS = ("search", "resume", "export")
 Rows = list[dict[str, Any]]
 
 _LOG_BYTES = 20_000  # of a job's output that are shown
+_LOST_SECONDS = 5.0  # for which a cluster that did not answer is not asked again
 _RAY_CODES = {"succeeded": 0, "failed": 1, "stopped": 130}  # by how a Ray job ended
 
 
@@ -59,6 +61,9 @@ class Job:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
+_RECORD = TypeAdapter(Job)
+
+
 class Jobs:
     """What was started under a library's root, here or by a service before this one.
 
@@ -70,6 +75,7 @@ class Jobs:
         self.folder = library.root / FOLDER
         self._lock = threading.Lock()
         self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._lost_until = float("-inf")
 
     def list(self) -> Rows:
         """Every job with its `state`, the newest first."""
@@ -108,13 +114,15 @@ class Jobs:
             return self._start("search", run_id, settings.study, [str(run.path), *options], settings.model_dump())
 
     def resume(self, run_id: str, study: str, settings: ResumeSettings) -> dict[str, Any]:
-        """Starts `nas resume` of a study that exists. Raises BusyError while something writes it."""
+        """Starts `nas resume` of a study, whoever began it, where new searches run.
+
+        Raises BusyError while something writes it; ValueError for what cannot work.
+        """
         view = self.library.study(run_id, study)
-        if self.address and view.identity:
-            return self.search(run_id, SearchSettings.of(view.identity, view.n_asked, settings))
         options = [f"--study-name={study}", *settings.options()]
         with self._lock:
             self._require_free(view.run, run_id, study)
+            settings.check(view)
             return self._start("resume", run_id, study, [str(view.run.path), *options], settings.model_dump())
 
     def export(self, run_id: str, study: str, settings: ExportSettings) -> dict[str, Any]:
@@ -172,17 +180,25 @@ class Jobs:
         job_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid4().hex[:6]}"
         argv = [sys.executable, "-m", "nas.cli", command, *arguments]
         job = Job(job_id, command, run_id, study, argv, time.time(), settings=dict(settings))
-        (self.folder / "jobs").mkdir(parents=True, exist_ok=True)
-        if self.address and command == "search":
-            from nas.launching import launch_search
-
-            ray_job = launch_search(arguments[0], arguments[1:], study, self.address)
-            job = Job(**{**asdict(job), "ray_id": ray_job.id})
+        try:
+            (self.folder / "jobs").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"nothing can be started, for there is no room for its record: {error}") from error
+        if self.address and command != "export":
+            job = Job(**{**asdict(job), "ray_id": self._launch(command, arguments, study)})
         else:
             process = self._spawn(argv, job_id)
             job = Job(**{**asdict(job), "pid": process.pid, "born": _born(process.pid)})
         write_json(self._file(job_id, "json"), asdict(job))
         return self._described(job)
+
+    def _launch(self, command: str, arguments: Sequence[str], study: str) -> str:
+        from nas.launching import launch
+
+        try:
+            return launch(command, arguments[0], arguments[1:], study, self.address).id
+        except RuntimeError as error:  # other versions there, or whatever the cluster says
+            raise ConnectionError(str(error)) from error
 
     def _spawn(self, argv: Sequence[str], job_id: str) -> subprocess.Popen[bytes]:
         # The shell-free wrapper leaves the exit code on disk, for a service that was not the parent.
@@ -215,18 +231,26 @@ class Jobs:
     def _state(self, job: Job) -> str:
         code = self._code(job)
         if code is None and job.ray_id:
-            try:
-                status = self._ray().get(job.ray_id).status
-            except (ConnectionError, PermissionError, ValueError):
-                return "unknown"
-            if status in _RAY_CODES:  # for good: the cluster is not asked again
-                self._file(job.id, "code").write_text(str(_RAY_CODES[status]))
-            return "running" if status == "pending" else status
+            return self._ray_state(job, job.ray_id)
         if code is None:
             return "running" if self._alive(job) else "failed"
         if code == 0:
             return "succeeded"
         return "stopped" if code == 130 or self._file(job.id, "stopped").exists() else "failed"
+
+    def _ray_state(self, job: Job, ray_id: str) -> str:
+        if time.monotonic() < self._lost_until:
+            return "unknown"
+        try:
+            status = self._ray().get(ray_id).status
+        except ValueError:  # the cluster is another one now
+            return "unknown"
+        except (ConnectionError, PermissionError):
+            self._lost_until = time.monotonic() + _LOST_SECONDS
+            return "unknown"
+        if status in _RAY_CODES:  # for good: the cluster is not asked again
+            self._file(job.id, "code").write_text(str(_RAY_CODES[status]))
+        return "running" if status == "pending" else status
 
     def _alive(self, job: Job) -> bool:
         child = self._children.get(job.pid or 0)
@@ -256,10 +280,12 @@ class Jobs:
 
 
 def _read(file: Path) -> Job | None:
+    """None for what is no record, or one under another name."""
     try:
-        return Job(**json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        job = _RECORD.validate_json(file.read_bytes())
+    except (OSError, ValueError):
         return None
+    return job if job.id == file.stem else None
 
 
 def _born(pid: int) -> int | None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from nas import strategies
-from nas.identity import Identity
+from nas.quantities import LATENCY
 from nas.run import Run
 from nas.service.paths import inside
+from nas.service.study_view import StudyView
 from search_spaces.limits import Limit, checked_limit
+
+if TYPE_CHECKING:
+    from nas.profiles import Profile
 
 _STUDY = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$"
 _LOWEST = {"macs": "--min-macs", "params": "--min-params", "top1": "--min-top1"}
@@ -45,35 +50,54 @@ class _Resources(_Settings):
         return [f"--{name}={value}" for name, value in named.items() if value is not None]
 
 
-class SearchSettings(_Resources):
-    """A new search, or more of one that has the same settings.
+class PreflightSettings(_Settings):
+    """What is asked of every search before it starts.
 
     limits: metric to upper limit, or to [lowest, highest] with null for an open end. profiles: device profiles, by
-    paths from the service's root.
+    paths from the service's root; of one the latency is `latency_ms`, of several `latency_ms_<name>`.
     """
+
+    limits: dict[str, Number | Pair] = Field(default_factory=dict, max_length=16)
+    profiles: list[str] = Field(default_factory=list, max_length=8)
+
+    def parsed_limits(self) -> dict[str, Limit]:
+        """Raises ValueError naming the limit that is none, or that a search cannot be given."""
+        limits = {name: checked_limit(name, limit) for name, limit in self.limits.items()}
+        for name, limit in limits.items():
+            _limit_options(name, limit)
+        return limits
+
+    def opened_profiles(self, root: Path) -> list[Profile]:
+        """Raises FileNotFoundError for one that is not under `root`, ProfileError for what is none."""
+        from nas.profiles import Profile
+
+        return [Profile.read(inside(root, name)) for name in self.profiles]
+
+
+class SearchSettings(_Resources, PreflightSettings):
+    """A new search, or more of one that has the same settings."""
 
     study: str = Field(default="default", pattern=_STUDY)
     strategy: str = strategies.DEFAULT_STRATEGY
     n_trials: int = Field(default=100, ge=1, le=1_000_000)
-    limits: dict[str, Number | Pair] = Field(default_factory=dict, max_length=16)
     objectives: list[str] = Field(default_factory=lambda: ["top1", "macs"], min_length=1, max_length=4)
-    profiles: list[str] = Field(default_factory=list, max_length=8)
     score: str = "inherited"
     seed: int = Field(default=0, ge=0, le=2**31)
     lookahead: int = Field(default=8, ge=1, le=10_000)
 
-    def parsed_limits(self) -> dict[str, Limit]:
-        """Raises ValueError naming the limit that is none."""
-        return {name: checked_limit(name, limit) for name, limit in self.limits.items()}
+    @field_validator("study", mode="before")
+    @classmethod
+    def _named(cls, study: Any) -> Any:
+        if isinstance(study, str) and not re.fullmatch(_STUDY, study):
+            raise ValueError(f"{study!r} is no name; valid: up to 100 of A-Z, a-z, 0-9, '.', '_' and '-', no '.' first")
+        return study
 
     def check(self, run: Run, root: Path) -> None:
         """Raises what `nas search` would before it starts anything, all of it ValueErrors, and FileNotFoundError for a
         profile that is not under `root`.
         """
-        from nas.profiles import Profile
         from nas.searching import check_search
 
-        self.options(root)
         check_search(
             run,
             study_name=self.study,
@@ -84,31 +108,8 @@ class SearchSettings(_Resources):
             evaluation_timeout=self.evaluation_timeout,
             lookahead=self.lookahead,
             score=self.score,
-            profiles=[Profile.read(inside(root, name)) for name in self.profiles],
+            profiles=self.opened_profiles(root),
             seed=self.seed,
-        )
-
-    @classmethod
-    def of(cls, identity: Identity, n_asked: int | None, settings: ResumeSettings) -> SearchSettings:
-        """Those that continue a study. Raises ValueError for one with device profiles, which `nas resume` continues."""
-        from nas.profiles import contexts_of
-
-        if contexts_of(identity.context):
-            raise ValueError("a study with device profiles goes on by `nas resume` alone, on the cluster's head")
-        limits: dict[str, Any] = {n: list(v) if isinstance(v, tuple) else v for n, v in identity.limits.items()}
-        resources = settings.model_dump(exclude={"n_trials"})
-        if settings.num_gpus is None and "device" in identity.context:
-            resources["num_gpus"] = 1.0
-        return cls(
-            study=identity.study_name,
-            strategy=identity.strategy,
-            n_trials=settings.n_trials or n_asked or 100,
-            limits=limits,
-            objectives=list(identity.objectives),
-            score=identity.context.get("score", "inherited"),
-            seed=identity.seed,
-            lookahead=identity.lookahead,
-            **resources,
         )
 
     def options(self, root: Path) -> list[str]:
@@ -128,6 +129,23 @@ class ResumeSettings(_Resources):
     """n_trials: trials in all; None as many as the study was last asked to have."""
 
     n_trials: int | None = Field(default=None, ge=1, le=1_000_000)
+
+    def check(self, view: StudyView) -> None:
+        """Raises what `nas resume` would before it starts anything, all of it ValueErrors, and for nothing to do."""
+        from nas.resuming import require_current
+        from workers.pool import check_timeout
+
+        name, done, asked = view.name, len(view.trials), view.n_asked if self.n_trials is None else self.n_trials
+        if view.error or view.identity is None:
+            raise ValueError(view.error or f"study {name!r} does not say yet what it is; start its search again")
+        require_current(view.run, view.identity)
+        if asked is None:
+            raise ValueError(f"study {name!r} does not say how many trials it is to have; say it by n_trials")
+        if view.state == "exhausted":
+            raise ValueError(f"study {name!r} is exhausted: its {done} trials are all that there are within the limits")
+        if asked <= done:
+            raise ValueError(f"study {name!r} has {done} trials already; n_trials is {asked}, valid: from {done + 1}")
+        check_timeout(self.evaluation_timeout, self.num_workers)
 
     def options(self) -> list[str]:
         """As options of `nas resume`."""
@@ -149,18 +167,11 @@ class ExportSettings(_Settings):
         return [f"--trial={self.trial}", f"--format={','.join(self.formats or ['safetensors'])}"]
 
 
-class PreflightSettings(_Settings):
-    """limits: as of `SearchSettings`."""
-
-    limits: dict[str, Number | Pair] = Field(default_factory=dict, max_length=16)
-
-    def parsed_limits(self) -> dict[str, Any]:
-        """Raises ValueError naming the limit that is none."""
-        return {name: checked_limit(name, limit) for name, limit in self.limits.items()}
-
-
 def _limit_options(name: str, limit: Limit) -> list[str]:
+    """As options of `nas search`. Raises ValueError for a limit that it has no option for, or refuses."""
     low, high = limit if isinstance(limit, tuple) else (None, limit)
+    if name == "top1" and (low or 0) > 1:
+        raise ValueError(f"the lower limit on 'top1' is {low:g}; valid: 0 to 1, such as 0.7 for 70 %")
     words = []
     for end, value, options in (("lower", low, _LOWEST), ("upper", high, _HIGHEST)):
         if value is None:
@@ -171,5 +182,6 @@ def _limit_options(name: str, limit: Limit) -> list[str]:
         elif name in options:
             words.append(f"{options[name]}={value!r}")
         else:
-            raise ValueError(f"there is no {end} limit on {name!r}; valid: {', '.join(options)}")
+            valid = [*options, *([LATENCY] if end == "upper" else [])]
+            raise ValueError(f"there is no {end} limit on {name!r}; valid: {', '.join(valid)}")
     return words

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from nas.profiles import costs_with
-from nas.run import Run, RunError
+from nas.run import Run
 from nas.searching import is_stale
 from nas.service.study_view import StudyView
 from nas.service.training_view import TrainingView
 from nas.status import read_status
-from search_spaces import cost
-from search_spaces.feasible import preflight
 
 SEPARATOR = "~"  # between the folders of a run's id, where a path has a slash
 
 _DEPTH = 4  # folders below the root in which runs are looked for
 _SCAN_SECONDS = 1.0  # for which a listing is believed, or
 _SCAN_SHARE = 20  # times what it took, as where a data set of many files lies under the root
-_SAMPLES = 2000  # architectures behind a distribution
 
 
 class UnknownError(LookupError):
@@ -56,6 +52,7 @@ class Library:
                 for run_id, run in self._runs.items():
                     if run_id in known and known[run_id].description == run.description:
                         self._runs[run_id] = known[run_id]  # which the views are of
+                self._forget(self._runs)
                 ended = time.monotonic()
                 self._scan_at = ended + max(_SCAN_SECONDS, _SCAN_SHARE * (ended - started))
             return dict(self._runs)
@@ -72,7 +69,17 @@ class Library:
         run = self.run(run_id)
         names = study_names(run)
         if name not in names:
+            with self._lock:
+                self._studies.pop((run_id, name), None)
             raise UnknownError(f"run {run_id!r} has no study {name!r}; studies: {', '.join(names) or 'none yet'}")
+        return self._view(run_id, run, name)
+
+    def studies(self, run_id: str) -> list[StudyView]:
+        """The views of a run's studies, read up to now, in order of name."""
+        run = self.run(run_id)
+        return [self._view(run_id, run, name) for name in study_names(run)]
+
+    def _view(self, run_id: str, run: Run, name: str) -> StudyView:
         with self._lock:
             view = self._studies.get((run_id, name))
             if view is None or view.run is not run:
@@ -80,9 +87,10 @@ class Library:
         view.refresh()
         return view
 
-    def studies(self, run_id: str) -> list[StudyView]:
-        """The views of a run's studies, read up to now, in order of name."""
-        return [self.study(run_id, name) for name in study_names(self.run(run_id))]
+    def _forget(self, runs: Mapping[str, Run]) -> None:
+        """Gives up the views of runs that are not there any more."""
+        self._studies = {key: view for key, view in self._studies.items() if key[0] in runs}
+        self._trainings = {run_id: view for run_id, view in self._trainings.items() if run_id in runs}
 
     def training(self, run_id: str) -> TrainingView:
         """The view of a run's training, read up to now. Raises UnknownError."""
@@ -99,18 +107,33 @@ class Library:
             path = Path(folder)
             below = path.relative_to(self.root).parts
             children[:] = sorted(c for c in children if not c.startswith(".")) if len(below) < _DEPTH else []
-            if "run.json" not in files or (path / "run.json").is_symlink():
+            if "run.json" not in files:
                 continue
-            children.clear()
             try:
-                yield SEPARATOR.join(below) or path.name, Run.open(path)
-            except RunError:
+                description = path / "run.json"
+                if description.is_symlink() or not description.is_file():
+                    continue
+                children.clear()
+                run, run_id = Run.open(path), SEPARATOR.join(below) or path.name
+                json.dumps([run_id, run.description], ensure_ascii=False).encode()
+                yield run_id, run
+            except (ValueError, OSError):  # broken, of a name that is no text, or not ours to read
                 continue
 
 
 def study_names(run: Run) -> list[str]:
     """The studies of a run whose journals are files of their own, by name."""
-    return [name for name in run.study_names() if not run.study(name).is_symlink()]
+    files = ((name, run.study(name)) for name in run.study_names())
+    return [name for name, file in files if os.path.isfile(file) and not os.path.islink(file)]
+
+
+def run_summaries(library: Library) -> list[dict[str, Any]]:
+    """`run_summary` of every run that is still there when it is looked at."""
+    found = []
+    for run_id in library.runs():
+        with contextlib.suppress(UnknownError):
+            found.append(run_summary(library, run_id))
+    return found
 
 
 def run_summary(library: Library, run_id: str) -> dict[str, Any]:
@@ -202,41 +225,4 @@ def trial_row(view: StudyView, number: int) -> dict[str, Any]:
         "seconds": trial.seconds,
         "completed": view.completed[number],
         "error": trial.error,
-    }
-
-
-def reachable(run: Run, limits: dict[str, Any]) -> dict[str, Any]:
-    """Between which values limits make sense, and whether these can be met together.
-
-    range: of `macs`, `params`, `peak_memory` and `weight_bytes`, what the smallest and the largest architectures have.
-    feasible: whether an architecture within `limits` was found; where not, `message` names the nearest reachable
-    values. Raises ValueError for a limit that is none.
-    """
-    from nas.problem import Problem
-    from nas.searching import EVALUATED
-    from search_spaces.feasible import InfeasibleLimitsError
-
-    space = run.space
-    known = cost.costs(space, [space.smallest(), space.largest(), space.most_macs()])
-    ranges = {name: [float(values.min()), float(values.max())] for name, values in known.items()}
-    batch = costs_with(space, [])
-    problem = Problem(space, {"top1": "maximize"}, limits, batch, EVALUATED)
-    try:
-        preflight(space, problem.limits, batch)
-    except InfeasibleLimitsError as error:
-        return {"range": ranges, "feasible": False, "message": str(error), "nearest": dict(error.nearest)}
-    return {"range": ranges, "feasible": True, "message": None, "nearest": {}}
-
-
-def space_summary(run: Run, samples: int = _SAMPLES) -> dict[str, Any]:
-    """What a space holds: its genes and their choices, its size, and MACs and parameters of a random sample."""
-    space, rng = run.space, np.random.default_rng(0)
-    known = cost.costs(space, [space.sample(rng) for _ in range(samples)], ("macs", "params"))
-    return {
-        "name": space.name,
-        "size": space.size(),
-        "description": space.to_dict(),
-        "genes": [{"name": gene.name, "choices": list(gene.choices)} for gene in space.genes],
-        "sample": {name: values.tolist() for name, values in known.items()},
-        "range": reachable(run, {})["range"],
     }

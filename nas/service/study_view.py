@@ -2,57 +2,39 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-import moocore
-import numpy as np
 import orjson
 
 from nas import pareto
 from nas.identity import Identity
 from nas.journal import is_written
-from nas.problem import Problem, are_metrics
+from nas.problem import Problem
 from nas.run import Run
+from nas.service import records
+from nas.service.hypervolume import Hypervolumes
 from nas.service.tail import Tail
 from nas.trial import Trial
-from search_spaces import cost
-from search_spaces.limits import bounds
 from search_spaces.network import NetworkSpace
 
-STATES = ("searching", "idle", "finished", "interrupted", "damaged")
+STATES = ("searching", "idle", "finished", "exhausted", "interrupted", "damaged")
 
-_CREATE_STUDY, _DELETE_STUDY, _STUDY_ATTR, _CREATE_TRIAL = 0, 1, 2, 4  # Optuna's codes of a journal's records
-_COMPLETE = 1  # Optuna's code of a trial's state
 _LOOK_SECONDS = 0.3
 _RECENT = 20  # trials that the present speed is taken from
-
-
-@dataclass(frozen=True)
-class StoredArch:
-    """An architecture as a journal has it: enough to list, compare and draw points; `Run.space` makes an `Arch`."""
-
-    key: str
-    genes: Mapping[str, Any]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return dict(self.genes)
 
 
 class StudyView:
     """One study of a run, as far as its journal has been read; `refresh` reads on.
 
     trials: in order of number. completed: when each was recorded, seconds since 1970. front: the feasible trials that
-    none dominates. best_so_far: the best feasible value of the first objective after each trial, or None.
-    hypervolumes: after each trial, as a part of the box between `reference` and the ideal (1 for accuracy, 0 for
-    costs). error: why the journal cannot be read, or None. generation: changes when the study starts over, so that
-    whoever holds a part of it asks for all of it. All of this changes in `refresh` alone, which any thread may call.
+    none dominates. best_so_far: the best feasible value of the first objective after each trial, or None. generation:
+    changes when the study starts over, so that whoever holds a part of it asks for all of it. All of this changes in
+    `refresh` alone, which any thread may call.
     """
 
     def __init__(self, run: Run, name: str) -> None:
@@ -61,26 +43,32 @@ class StudyView:
         self._tail = Tail(self.path)
         self._lock = threading.Lock()
         self._looked, self._written = float("-inf"), False
+        self._unreadable: str | None = None
         self._clear()
 
     def _clear(self) -> None:
         self.identity: Identity | None = None
         self.n_asked: int | None = None
         self.trials: list[Trial] = []
+        self._read: list[Trial] = []  # but not yet among `trials`, as what follows from them is not known yet
         self.completed: list[float] = []
         self.front: list[Trial] = []
         self.best: Trial | None = None
         self.best_so_far: list[float | None] = []
-        self.hypervolumes: list[float] = []
-        self.reference: dict[str, float] = {}
-        self.error: str | None = None
+        self._damage: str | None = None
         self.n_failed = self.n_infeasible = 0
-        self._points = np.zeros((0, 0))
+        self._volumes: Hypervolumes | None = None
+        self._exhausted: int | None = None
 
     @property
     def generation(self) -> int:
         """How often the study started over."""
         return self._tail.generation
+
+    @property
+    def error(self) -> str | None:
+        """Why the journal cannot be read, from some record on or now; or None."""
+        return self._damage or self._unreadable
 
     @property
     def searching(self) -> bool:
@@ -95,14 +83,18 @@ class StudyView:
 
     @property
     def state(self) -> str:
-        """One of `STATES`: idle has no trials or says of no number to reach, interrupted has fewer than that."""
+        """One of `STATES`: idle has no trials or says of no number to reach, interrupted and exhausted have fewer than
+        that, exhausted because there are no more architectures within the limits.
+        """
         if self.error:
             return "damaged"
         if self.searching:
             return "searching"
         if not self.trials or self.n_asked is None:
             return "idle"
-        return "finished" if len(self.trials) >= self.n_asked else "interrupted"
+        if len(self.trials) >= self.n_asked:
+            return "finished"
+        return "exhausted" if len(self.trials) == self._exhausted else "interrupted"
 
     @property
     def objectives(self) -> dict[str, str]:
@@ -121,6 +113,16 @@ class StudyView:
         for trial in self.trials[-1:] + self.front[:1]:
             names |= dict.fromkeys(trial.metrics)
         return list(names)
+
+    @property
+    def hypervolumes(self) -> list[float]:
+        """After each trial, the part of the box between `reference` and the ideal that is dominated."""
+        return self._volumes.values if self._volumes else []
+
+    @property
+    def reference(self) -> dict[str, float]:
+        """The worst value of each objective, as `nas.service.hypervolume` has it."""
+        return self._volumes.reference if self._volumes else {}
 
     @property
     def changed(self) -> datetime:
@@ -147,19 +149,24 @@ class StudyView:
     def refresh(self) -> int:
         """Reads what was appended; the number of new trials. A record that cannot be read stays as `error`."""
         with self._lock:
-            again, lines = self._tail.read()
+            try:
+                again, lines = self._tail.read()
+            except OSError as error:
+                self._unreadable = f"{self.path.name} cannot be read: {error.strerror}"
+                return 0
+            self._unreadable = None
             if again:
                 self._clear()
-            before = len(self.trials)
-            if self.error is None:
+            if self._damage is None:
                 try:
                     for line in lines:
                         self._record(orjson.loads(line))
                 except Exception as error:  # whatever a record that is not as it was written makes of the reading
-                    self.error = f"{self.path.name} is damaged: {type(error).__name__}: {error}"
-                if len(self.trials) > before:
-                    self._follow(self.trials[before:])
-            return len(self.trials) - before
+                    self._damage = f"{self.path.name} is damaged: {type(error).__name__}: {error}"
+            new, self._read = self._read, []
+            if new:
+                self._follow(new)
+            return len(new)
 
     def trial(self, number: int) -> Trial:
         """Raises IndexError, with the valid numbers, for one that there is not."""
@@ -195,49 +202,37 @@ class StudyView:
 
     def _record(self, record: Mapping[str, Any]) -> None:
         code = record["op_code"]
-        if code == _CREATE_TRIAL:
+        if code == records.CREATE_TRIAL:
             self._add(record)
-        elif code == _STUDY_ATTR:
+        elif code == records.STUDY_ATTR:
             attrs = record["user_attr"]
-            self.n_asked = attrs.get("nas_n_trials", self.n_asked)
+            self.n_asked = records.n_asked(attrs, self.n_asked)
+            self._exhausted = attrs.get("nas_exhausted", self._exhausted)
             if "nas" in attrs:
-                self._describe(Identity(**attrs["nas"]))
-        elif code == _DELETE_STUDY or (code == _CREATE_STUDY and self.trials):
+                self._describe(records.identity(attrs["nas"], self.name))
+        elif code == records.DELETE_STUDY or (code == records.CREATE_STUDY and (self.trials or self._read)):
             self._clear()
 
     def _describe(self, identity: Identity) -> None:
+        if self.trials or self._read:
+            raise ValueError("it is described anew behind its trials")
         space = NetworkSpace.from_dict(identity.space)
         problem = Problem(space, identity.objectives, identity.limits)
         self.identity = replace(identity, limits=problem.limits)
-        self.reference = _reference(space, self.identity)
+        self._volumes = Hypervolumes(space, self.identity)
 
     def _add(self, record: Mapping[str, Any]) -> None:
         if self.identity is None:
             raise ValueError("a trial stands before the study's description")
-        attrs, system = record["user_attrs"], record["system_attrs"]
-        excesses = {n.removeprefix("constraints:"): v for n, v in system.items() if n.startswith("constraints:")}
-        number = attrs.get("number", len(self.trials))
-        if number != len(self.trials) or not are_metrics(attrs["metrics"]):
-            raise ValueError(f"trial {len(self.trials)} is missing, doubled or has a metric that is no finite number")
-        trial = Trial(
-            number=number,
-            arch=StoredArch(attrs["key"], attrs["arch"]),
-            state="complete" if record["state"] == _COMPLETE else "failed",
-            metrics=attrs["metrics"],
-            constraints={name: value for name, value in excesses.items() if name in self.identity.limits},
-            worker=attrs["worker"],
-            seconds=attrs["seconds"],
-            error=attrs["error"],
-        )
-        self.n_failed += trial.state == "failed"
-        self.n_infeasible += trial.state == "complete" and not trial.feasible
-        self.trials.append(trial)
+        due = len(self.trials) + len(self._read)
+        trial = records.trial(record, due, self.identity)
         self.completed.append(datetime.fromisoformat(record["datetime_complete"]).timestamp())
+        self._read.append(trial)
 
     def _follow(self, new: Sequence[Trial]) -> None:
+        """Others read meanwhile: what belongs to a trial is there before it is, and the front has no other trials."""
         objectives = self.objectives
-        self.front = pareto.front([*self.front, *new], objectives)
-        self.best = pareto.best(self.front, objectives)
+        assert self._volumes
         first, direction = next(iter(objectives.items()))
         better = max if direction == "maximize" else min
         best = self.best_so_far[-1] if self.best_so_far else None
@@ -246,52 +241,12 @@ class StudyView:
                 value = trial.metrics[first]
                 best = value if best is None else better(best, value)
             self.best_so_far.append(best)
-        wider = _wider(self.reference, new, objectives)
-        if wider != self.reference:  # of a metric whose worst value nobody knows beforehand
-            self.reference, self.hypervolumes = wider, []
-            self._points, new = np.zeros((0, 0)), self.trials
-        self._add_volumes(new, objectives)
-
-    def _add_volumes(self, new: Sequence[Trial], objectives: Mapping[str, str]) -> None:
-        """Only a point that is on the front when it comes changes the volume: there alone it is computed."""
-        signs = [-1.0 if direction == "maximize" else 1.0 for direction in objectives.values()]
-        corner = np.array([sign * self.reference[name] for sign, name in zip(signs, objectives)])
-        scale = math.prod(abs(self.reference[name]) or 1.0 for name in objectives)
-        volume = self.hypervolumes[-1] if self.hypervolumes else 0.0
-        for trial in new:
-            if trial.feasible:
-                point = pareto.points([trial], objectives)
-                kept = self._points if self._points.size else np.zeros((0, len(corner)))
-                if not (kept <= point).all(axis=1).any():
-                    self._points = moocore.filter_dominated(np.concatenate([kept, point]))
-                    volume = float(moocore.hypervolume(self._points, ref=corner)) / scale
-            self.hypervolumes.append(volume)
-
-
-def _reference(space: NetworkSpace, identity: Identity) -> dict[str, float]:
-    """The worst value of each objective as far as it is known before: accuracy 0, costs the limit or the costliest."""
-    known = cost.costs(space, [space.largest(), space.most_macs()])
-    reference: dict[str, float] = {}
-    for name, direction in identity.objectives.items():
-        if direction == "maximize":
-            reference[name] = 0.0
-        elif name in identity.limits and math.isfinite(bounds(identity.limits[name])[1]):
-            reference[name] = bounds(identity.limits[name])[1]
-        elif name in known:
-            reference[name] = float(known[name].max())
-    return reference
-
-
-def _wider(reference: Mapping[str, float], trials: Sequence[Trial], objectives: Mapping[str, str]) -> dict[str, float]:
-    """`reference` with a value for every objective: of one not known beforehand, the worst that was seen."""
-    wider = dict(reference)
-    for name, direction in objectives.items():
-        worst = max if direction == "minimize" else min
-        values = [trial.metrics[name] for trial in trials if trial.feasible]
-        if values and (name not in wider or worst([wider[name], *values]) != wider[name]):
-            wider[name] = worst([*values, *([wider[name]] if name in wider else [])])
-        wider.setdefault(name, 0.0)
-    return wider
+        self._volumes.follow([*self.trials, *new])
+        self.trials += new
+        self.n_failed += sum(trial.state == "failed" for trial in new)
+        self.n_infeasible += sum(trial.state == "complete" and not trial.feasible for trial in new)
+        self.front = pareto.front([*self.front, *new], objectives)
+        self.best = pareto.best(self.front, objectives)
 
 
 def _sorted(trials: Sequence[Trial], sort: str, descending: bool, metrics: Sequence[str]) -> list[Trial]:

@@ -24,11 +24,13 @@ class Tail:
     _last: bytes = field(default=b"", repr=False)
 
     def read(self) -> tuple[bool, list[bytes]]:
-        """Whether the file starts over, and the whole lines that were appended; a missing file is an empty one.
+        """Whether the file starts over, and the whole lines that were appended; what is no file is an empty one.
 
-        A last line without its end is left for the next time.
+        A last line without its end is left for the next time. Raises OSError for a file that may not be read.
         """
         try:
+            if not self.path.is_file():  # opening a pipe would wait for who writes it
+                raise FileNotFoundError
             with open(self.path, "rb") as file:
                 status = os.fstat(file.fileno())
                 again = self._starts_over(file.fileno(), status)

@@ -41,6 +41,8 @@ body.body--dark { background: var(--page); color: var(--text); }
 h1, h2 { margin: 0 !important; padding: 0; }
 body { --q-primary: #0a6ab0 !important; }
 body.body--dark { --q-primary: #3a8fd0 !important; }
+body.body--dark .q-field .text-negative, body.body--dark .q-field--error .q-field__bottom {
+  color: var(--bad) !important; }
 a, .nicegui-link { color: var(--accent); text-decoration: none; }
 a:hover, .nicegui-link:hover { text-decoration: underline; }
 :focus-visible { outline: 2px solid var(--accent) !important; outline-offset: 2px; border-radius: 4px; }

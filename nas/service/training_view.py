@@ -39,13 +39,13 @@ class TrainingView:
 
     @property
     def progress(self) -> tuple[int, int]:
-        """The last step known and the steps in all; (0, 0) where nothing says."""
+        """The last step known and the steps in all; 0 for what nothing says."""
         try:
             state = self.run.checkpoint_state()
-        except CheckpointError:
-            state = {"step": 0, "total_steps": 0}
-        last = self.steps[-1]["step"] if self.steps else 0
-        return max(int(state["step"]), last) if "step" in state else last, int(state.get("total_steps", 0))
+            step, total = int(state.get("step", 0)), int(state.get("total_steps", 0))
+        except (CheckpointError, ValueError, TypeError, AttributeError):
+            step = total = 0
+        return max(step, self.steps[-1]["step"] if self.steps else 0), total
 
     @property
     def state(self) -> str:
@@ -69,15 +69,19 @@ class TrainingView:
     def refresh(self) -> int:
         """Reads what was appended; the number of new records. Lines that are no records are left out."""
         with self._lock:
-            again, lines = self._tail.read()
+            try:
+                again, lines = self._tail.read()
+            except OSError:  # not ours to read
+                return 0
             if again:
                 self._clear()
             for line in lines:
                 try:
                     record = orjson.loads(line)
                     kind = "rollbacks" if "rollback" in record else "epochs" if "val_top1_max" in record else "steps"
-                    record["step"] = int(record["step"])
-                except (ValueError, TypeError, KeyError):
+                    known = {n: v for n, v in record.items() if isinstance(v, int | float) or n == "reason"}
+                    known["step"] = int(record["step"])
+                except (ValueError, TypeError, KeyError, AttributeError):
                     continue
-                getattr(self, kind).append(record)
+                getattr(self, kind).append(known)
             return len(lines)

@@ -152,7 +152,11 @@ def _value(value: Any) -> str:
 
 
 def _blocks(space: NetworkSpace, genes: dict[str, Any]) -> None:
-    detail = described.describe(space, genes)
+    try:
+        detail = described.describe(space, genes)
+    except ValueError as error:
+        ui.label(f"It has no blocks: {error}").classes("note-box warn")
+        return
     names = ("block", "kind", "channels", "kernel", "pixels", "MACs", "share", "parameters")
     rows = []
     position = 0

@@ -16,6 +16,7 @@ from nas.service.pages import charts
 from nas.service.pages.charts import Options, Unit
 from nas.service.pages.layout import call, chart, empty, frame, link, missing, panel
 from nas.service.service import Service
+from nas.service.state import study_names
 from nas.service.study_view import StudyView
 from nas.store import StoredStudy
 from nas.studies import NamedStudy, group_studies
@@ -51,7 +52,7 @@ def register(service: Service) -> None:
 
 
 def _names(service: Service) -> list[str]:
-    return [f"{run}/{view.name}" for run in service.library.runs() for view in service.library.studies(run)]
+    return [f"{run_id}/{name}" for run_id, run in service.library.runs().items() for name in study_names(run)]
 
 
 def _choose(known: list[str], chosen: list[str]) -> None:

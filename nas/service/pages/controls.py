@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nicegui import ui
 
+from nas.service.pages.fields import whole
 from nas.service.pages.layout import call, chip, guarded, link
 from nas.service.requests import ResumeSettings
 from nas.service.service import Service
@@ -53,7 +54,7 @@ class Controls:
                 field.props("outlined dense").classes("w-full")
 
             async def start() -> None:
-                settings = ResumeSettings(n_trials=int(number.value), num_workers=int(workers.value))
+                settings = ResumeSettings(n_trials=whole(number), num_workers=whole(workers))
                 await call(self._service.jobs.resume, self._run_id, self._view.name, settings)
                 dialog.close()
                 ui.notify("Resuming: points appear in a few seconds.", type="positive")

@@ -47,13 +47,14 @@ def export_panel(service: Service, run_id: str, view: StudyView, trial: Trial, c
         job = await call(service.jobs.export, run_id, view.name, settings)
         button.props("loading")
         with files:
-            timer = ui.timer(_ASK_SECONDS, lambda: ask(job["id"], timer))
+            timer = ui.timer(_ASK_SECONDS, guarded(lambda: ask(job["id"], timer)))
 
     async def ask(job_id: str, timer: ui.timer) -> None:
+        timer.deactivate()  # until it is known that the job runs still
         job = await call(service.jobs.get, job_id)
         if job["state"] == "running":
+            timer.activate()
             return
-        timer.deactivate()
         button.props(remove="loading")
         progress.clear()
         with progress:
@@ -65,7 +66,7 @@ def export_panel(service: Service, run_id: str, view: StudyView, trial: Trial, c
                 ui.label(log[-2000:] or "It printed nothing.").classes("note-box bad")
 
     button.on_click(guarded(start))
-    ui.timer(0.05, show_files, once=True)
+    ui.timer(0.05, guarded(show_files), once=True)
 
 
 def _files(run_id: str, study: str, number: int, found: list[dict[str, Any]]) -> None:

@@ -63,6 +63,14 @@ class FrontChart:
         series = [self._series(kind, i) for kind, indices in changed.items() for i in indices]
         return series + (self._front_series() if is_new else [])
 
+    def ring(self, trial: Trial) -> Options:
+        """A series that marks one point."""
+        look = {"color": "transparent", "borderColor": charts.TEXT, "borderWidth": 2}
+        return {
+            "id": "ring", "type": "scatter", "data": [self._point(trial)], "symbolSize": 18, "silent": True, "z": 6,
+            "itemStyle": look, "tooltip": {"show": False},
+        }  # fmt: skip
+
     def options(self) -> Options:
         """The whole chart."""
         options = charts.base(self.x.label, self.y.label)

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from nicegui import app, ui
 from nicegui import run as background
+from pydantic import ValidationError
 
 from nas.service import theme
 from nas.service.pages.charts import Options
@@ -18,8 +19,9 @@ T = TypeVar("T")
 
 _CHIPS = {
     "searching": ("live", "play_arrow"), "training": ("live", "play_arrow"), "running": ("live", "play_arrow"),
-    "finished": ("good", "check"), "trained": ("good", "check"), "succeeded": ("good", "check"),
-    "feasible": ("good", "check"), "interrupted": ("warn", "pause"), "stopped": ("warn", "pause"),
+    "finished": ("good", "check"), "exhausted": ("good", "done_all"), "trained": ("good", "check"),
+    "succeeded": ("good", "check"), "feasible": ("good", "check"), "interrupted": ("warn", "pause"),
+    "stopped": ("warn", "pause"),
     "over a limit": ("warn", "block"), "damaged": ("bad", "error_outline"), "failed": ("bad", "error_outline"),
     "unknown": ("", "help_outline"), "idle": ("", "hourglass_empty"), "untrained": ("", "hourglass_empty"),
 }  # fmt: skip
@@ -150,6 +152,8 @@ def missing(error: Exception) -> None:
 def toast(error: Exception) -> None:
     """An error as a message that stays until it is closed."""
     text = str(error.args[0]) if isinstance(error, LookupError) and error.args else str(error)
+    if isinstance(error, ValidationError):
+        text = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
     ui.notify(text or type(error).__name__, type="negative", timeout=0, close_button="close", multi_line=True)
 
 

@@ -35,7 +35,7 @@ def register(service: Service) -> None:
 
     @ui.page("/")
     async def page() -> None:
-        summaries = await call(_summaries, service)
+        summaries = await call(state.run_summaries, service.library)
         with frame("Runs", "Runs"):
             if not summaries:
                 with panel():
@@ -93,7 +93,7 @@ async def _page(service: Service, summaries: list[dict[str, Any]]) -> None:
                     _card(summary)
 
     async def refresh() -> None:
-        shown["runs"] = await call(_summaries, service)
+        shown["runs"] = await call(state.run_summaries, service.library)
         draw()
 
     comparing.on_click(compare)
@@ -101,10 +101,6 @@ async def _page(service: Service, summaries: list[dict[str, Any]]) -> None:
     words.on_value_change(draw)
     draw()
     ui.timer(_REFRESH_SECONDS, refresh, immediate=False)
-
-
-def _summaries(service: Service) -> list[dict[str, Any]]:
-    return [state.run_summary(service.library, run_id) for run_id in service.library.runs()]
 
 
 def _table(rows: list[dict[str, Any]]) -> ui.table:
@@ -126,15 +122,15 @@ def _rows(summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _row(run: dict[str, Any], study: dict[str, Any]) -> dict[str, Any]:
     best, first = study["best"], next(iter(study["objectives"]), "top1")
     asked, done, workers = study["n_asked"], study["n_trials"], study["workers"]
-    live = study["state"] == "searching"
+    live, exhausted = study["state"] == "searching", study["state"] == "exhausted"
     return {
         "id": f"{run['id']}/{study['study']}",
         "run": run["id"],
         "study": study["study"],
         "href": link("search", run["id"], study["study"]),
         "state": chip_look(study["state"]),
-        "progress": f"{done:,} of {asked:,}" if asked else f"{done:,}",
-        "share": round(100 * min(1.0, done / asked)) if asked else 0,
+        "progress": f"{done:,}: all there are" if exhausted else f"{done:,} of {asked:,}" if asked else f"{done:,}",
+        "share": 100 if exhausted else round(100 * min(1.0, done / asked)) if asked else 0,
         "best": charts.show(first, best["metrics"].get(first)) if best else "–",
         "limits": ", ".join(show_limit(name, limit) for name, limit in study["limits"].items()) or "none",
         "strategy": study["strategy"] or "–",

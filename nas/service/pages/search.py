@@ -11,6 +11,7 @@ from nas.service import state
 from nas.service.pages import architecture, charts
 from nas.service.pages.controls import Controls
 from nas.service.pages.front import FrontChart
+from nas.service.pages.front_steps import FrontSteps
 from nas.service.pages.layout import Tiles, call, chart, duration, empty, frame, link, missing, panel
 from nas.service.pages.trials import TrialsTable
 from nas.service.service import Service
@@ -101,6 +102,7 @@ class _SearchPage:
         self._front_chart = chart(
             self._front.options(), "trials and Pareto front", tall=True, on_point_click=self._clicked
         )
+        self._steps = FrontSteps(self._front_chart, self._front, self._open)
         self._legend = ui.label().classes("soft small number")
 
     def _new_front(self) -> FrontChart:
@@ -112,6 +114,7 @@ class _SearchPage:
         self._front_chart.options.clear()
         self._front_chart.options.update(self._front.options())
         self._front_chart.update()
+        self._steps.show(self._front)
 
     def _volume_options(self) -> charts.Options:
         points = charts.thinned(self._view.hypervolumes)
@@ -161,6 +164,7 @@ class _SearchPage:
         if self._drawn > 0:
             if series := self._front.add(self._view.trials):
                 self._front_chart.run_chart_method("setOption", {"series": series})
+                self._steps.show(self._front)
             for element, options in ((self._volume, self._volume_options()), (self._best, self._best_options())):
                 element.run_chart_method("setOption", {"series": options["series"]})
         self._table.refresh()
@@ -206,7 +210,10 @@ def _values(summary: dict[str, Any]) -> dict[str, tuple[str, str]]:
     alive = workers["alive"] is not None
     cost = next((name for name in ("macs", "params") if best and name in best["metrics"]), None)
     return {
-        "Evaluations": (f"{summary['n_trials']:,}", f"of {asked:,}" if asked else ""),
+        "Evaluations": (
+            f"{summary['n_trials']:,}",
+            "all there are" if summary["state"] == "exhausted" else f"of {asked:,}" if asked else "",
+        ),
         "Best feasible": (
             charts.show(first, best["metrics"].get(first)) if best else "–",
             f"#{best['number']}, {charts.show(cost, best['metrics'][cost])} {charts.label(cost)}"

@@ -8,7 +8,7 @@ import numpy as np
 from nicegui import ui
 
 from nas.quantities import show_quantity
-from nas.service import drawing, state
+from nas.service import drawing, reach
 from nas.service.pages import charts
 from nas.service.pages.charts import Options
 from nas.service.pages.layout import Tiles, call, chart, empty, frame, link, missing, panel
@@ -28,7 +28,7 @@ def register(service: Service) -> None:
         except LookupError as error:
             missing(error)
             return
-        summary = await call(state.space_summary, run)
+        summary = await call(reach.space_summary, run)
         looked = await call(_looked, service, run_id)
         with frame(f"Space {run.space.name}", "Runs", [("Runs", "/"), (run_id, link("training", run_id))]):
             _page(run.space, summary, looked)
@@ -113,4 +113,4 @@ def distribution(sample: list[float], looked: list[float]) -> Options:
 
 def _looked(service: Service, run_id: str) -> list[float]:
     views = service.library.studies(run_id)
-    return [t.metrics["macs"] for view in views for t in view.trials if "macs" in t.metrics]
+    return [t.metrics["macs"] for view in views for t in view.trials if t.metrics.get("macs", 0) > 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from nicegui import ui
@@ -90,8 +91,9 @@ def _live(service: Service, run_id: str, view: TrainingView, state: ui.element) 
             seen["mark"] = mark
 
     async def refresh() -> None:
-        await call(service.library.training, run_id)
-        draw()
+        with contextlib.suppress(LookupError):  # the run was taken away: what is on the page stays
+            await call(service.library.training, run_id)
+            draw()
 
     draw()
     ui.timer(_REFRESH_SECONDS, refresh, immediate=False)
@@ -161,6 +163,6 @@ def _figures(view: TrainingView) -> dict[str, Options]:
 
 
 def _line(rows: list[dict[str, Any]], key: str, name: str, color: str, x: str = "step", factor: float = 1) -> Options:
-    points = [[row[x], float(f"{factor * row[key]:.5g}")] for row in rows if isinstance(row.get(key), int | float)]
+    points = [[row[x], float(f"{factor * row[key]:.5g}")] for row in rows if key in row and x in row]
     step = max(1, -(-len(points) // charts.MOST_POINTS))
     return charts.line(name, [*points[::step], *(points[-1:] if (len(points) - 1) % step else [])], color)
