@@ -14,10 +14,21 @@ from pathlib import Path
 
 import pytest
 import ray_clusters
+import warm_python
 from filelock import FileLock
 
 # One thread each: as fast for networks this small, and tests do not slow one another down where they run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # once a session: test processes of xdist inherit the variable that it sets
+        config.add_cleanup(warm_python.start())
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: a third of the time, tests wait for clusters, browsers and other processes."""
+    return (os.cpu_count() or 1) + 1
 
 
 LONG = ("ray_train", "launch", "faults", "interrupt", "finetune", "ray_tune", "remote_s3", "export_formats")

@@ -21,7 +21,10 @@ from pathlib import Path
 import pytest
 
 BIN = Path(sys.executable).parent
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}",
+    "RAY_prestart_worker_first_driver": "0",  # else a process a CPU at once, of which actors with variables use none
+}  # fmt: skip
 # each once, in an order of this process's own, and below the ports that the system gives to outgoing connections
 _ports = iter(random.Random(os.getpid()).sample(range(20_000, 32_000), 12_000))
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm_python
 from services import ROOT, TOKEN, environment, free_port, serving
 
 from nas.client import Client, ServiceError
@@ -94,7 +95,7 @@ def test_of_many_who_start_one_study_at_once_exactly_one_does(root: Path) -> Non
                 return error.code
 
         options = SearchSettings(**SEARCH, study="s").options(root)
-        command = [sys.executable, "-m", "nas.cli", "search", str(root / "run"), *options]
+        command = [warm_python.python(), "-m", "nas.cli", "search", str(root / "run"), *options]
         cli = subprocess.Popen(command, env=environment(), cwd=ROOT, stderr=subprocess.DEVNULL)
         with ThreadPoolExecutor(len(clients)) as pool:
             answers = list(pool.map(start, clients))
