@@ -17,6 +17,7 @@ from nas.run import Run
 from nas.searching import open_study, search_run
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.usefixtures("quick_checks")
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,10 @@
 """A Python that starts at once: its processes are forked from one that has imported the libraries already.
 
 Importing torch and its like takes a process seconds, which tests that start many would spend on nothing. The folder of
-a session of tests has two programs, `python` and `nas`. Each hands its arguments, environment, folder and descriptors
-to a server, passes SIGINT and SIGTERM on, and ends as the process ends that was forked for it; where the program is
-killed, so is that process. It imports this project's own modules itself, as any process does.
+a session of tests has three programs: `python` and `nas`, and `torch_python`, for which torch alone is imported. Each
+hands its arguments, environment, folder and descriptors to a server, passes SIGINT and SIGTERM on, and ends as the
+process ends that was forked for it; where the program is killed, so is that process. This project's own modules are
+imported by the process itself, as by any.
 
 Not for a test of what is imported, of process groups and SIGSTOP, or of the id of the process that it started. With
 WARM_CHILDREN=1 a process starts what it starts by `sys.executable` in the same way: not for one that starts a Ray.
@@ -25,21 +26,22 @@ import subprocess
 import sys
 import tempfile
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 # Not Ray, which reads its variables, those of a cluster's token among them, while it is imported.
 LIBRARIES = (
-    "torch", "torchvision", "numpy", "scipy.stats", "sklearn.ensemble", "optuna", "moocore", "matplotlib.pyplot",
-    "pydantic", "typer", "rich.console", "rich.table", "PIL.Image", "fastapi", "uvicorn",
+    "torch", "numpy", "optuna", "moocore", "matplotlib.figure", "matplotlib.backends.backend_agg", "pydantic", "typer",
+    "rich.console", "rich.table", "rich.progress", "PIL.Image", "yaml", "orjson", "safetensors.torch", "fsspec",
+    "fastapi", "uvicorn", "nicegui",
 )  # fmt: skip
 
 PROGRAM = """#!{python} -IS
 import marshal, os, signal, socket, sys
 
 arguments = {arguments}
-if arguments[0][0] == "-" and arguments[0] not in ("-c", "-m"):
+if arguments[0][0] == "-" and arguments[0] not in ("-c", "-m", "-I"):
     os.execv({python!r}, [{python!r}, *arguments])
 server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
@@ -59,7 +61,7 @@ NAS = ["-c", "import sys; sys.argv[0] = 'nas'; from nas.cli import main; sys.exi
 
 
 def folder() -> Path:
-    """Where the two programs are."""
+    """Where the programs are."""
     return Path(os.environ["WARM_PYTHON"])
 
 
@@ -68,30 +70,44 @@ def python() -> str:
     return str(folder() / "python")
 
 
+def torch_python() -> str:
+    """As `python`, or with `-I -B` and a file, where nothing but torch may be there before."""
+    return str(folder() / "torch_python")
+
+
 def start() -> Callable[[], None]:
-    """Starts the server, which imports the libraries when it is first asked; gives what ends it."""
+    """Starts the servers, which import their libraries when they are first asked; gives what ends them."""
     place = Path(tempfile.mkdtemp(prefix="warm"))
-    address = str(place / "server")
-    for name, arguments in (("python", "sys.argv[1:]"), ("nas", f"{NAS!r} + sys.argv[1:]")):
-        program = place / name
-        program.write_text(PROGRAM.format(python=sys.executable, arguments=arguments, address=address))
-        program.chmod(0o755)
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address)
-        listener.listen(64)
-        server = subprocess.Popen(
-            [sys.executable, __file__, str(listener.fileno())], pass_fds=[listener.fileno()], env=environment,
-            stdin=subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
     os.environ["WARM_PYTHON"] = str(place)
+    servers = [_start_server(place / "server", LIBRARIES), _start_server(place / "torch_server", ("torch",))]
+    _write_program(place / "python", place / "server")
+    _write_program(place / "torch_python", place / "torch_server")
+    _write_program(place / "nas", place / "server", NAS)
 
     def stop() -> None:
-        server.kill()
-        server.communicate()
+        for server in servers:
+            server.kill()
+            server.communicate()
         shutil.rmtree(place, ignore_errors=True)
 
     return stop
+
+
+def _start_server(address: Path, libraries: Sequence[str]) -> subprocess.Popen[bytes]:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(address))
+        listener.listen(64)
+        return subprocess.Popen(
+            [sys.executable, __file__, str(listener.fileno()), *libraries], pass_fds=[listener.fileno()],
+            env=environment, stdin=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+
+
+def _write_program(file: Path, address: Path, first: Sequence[str] = ()) -> None:
+    arguments = f"{list(first)!r} + sys.argv[1:]"
+    file.write_text(PROGRAM.format(python=sys.executable, arguments=arguments, address=str(address)))
+    file.chmod(0o755)
 
 
 class Request(NamedTuple):
@@ -117,8 +133,9 @@ class Request(NamedTuple):
 class Server:
     """Forks a process for each program that asks, and tells the program how it ended."""
 
-    def __init__(self, listener: socket.socket) -> None:
-        self._listener, self._clients, self._ready = listener, dict[int, socket.socket](), selectors.DefaultSelector()
+    def __init__(self, listener: socket.socket, libraries: Sequence[str]) -> None:
+        self._listener, self._libraries = listener, libraries
+        self._clients, self._ready = dict[int, socket.socket](), selectors.DefaultSelector()
         self._woken, waker = socket.socketpair()
         for end in (self._woken, waker):
             end.setblocking(False)
@@ -149,7 +166,7 @@ class Server:
         if request is None:
             client.close()
             return None
-        for name in LIBRARIES:
+        for name in self._libraries:
             importlib.import_module(name)
         gc.freeze()  # or the first collection of each process would copy all of its memory
         pid = os.fork()
@@ -205,16 +222,23 @@ def become(request: Request) -> None:
     os.chdir(request.folder)
     if os.environ.pop("WARM_CHILDREN", None):
         sys.executable = python()
-    if "PYTHONUNBUFFERED" in os.environ:
-        sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
+    # anew, for those of the server know whether its files are terminals, and whether they can be sought in
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)
+    sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)
+    sys.stderr = sys.__stderr__ = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+    sys.stdout.reconfigure(write_through="PYTHONUNBUFFERED" in os.environ)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     kind, *rest = request.arguments
+    isolated = kind == "-I"
+    if isolated:
+        _, kind, *rest = rest
     paths = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     if kind in ("-c", "-m"):
         own, sys.argv = "" if kind == "-c" else os.getcwd(), [kind, *rest[1:]]
     else:
         own, sys.argv = str(Path(kind).parent.resolve()), [kind, *rest]
-    sys.path[:0] = paths if "PYTHONSAFEPATH" in os.environ else [own, *paths]
+    if not isolated:
+        sys.path[:0] = paths if "PYTHONSAFEPATH" in os.environ else [own, *paths]
     importlib.invalidate_caches()
     if kind == "-m":
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
@@ -228,4 +252,4 @@ def become(request: Request) -> None:
 
 if __name__ == "__main__":
     del sys.path[0]  # this file's folder
-    become(Server(socket.socket(fileno=int(sys.argv[1]))).serve())
+    become(Server(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:]).serve())
