@@ -223,9 +223,9 @@ def become(request: Request) -> None:
     if os.environ.pop("WARM_CHILDREN", None):
         sys.executable = python()
     # anew, for those of the server know whether its files are terminals, and whether they can be sought in
-    sys.stdin = sys.__stdin__ = open(0, closefd=False)
-    sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)
-    sys.stderr = sys.__stderr__ = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+    sys.stdin = sys.__stdin__ = os.fdopen(0, closefd=False)
+    sys.stdout = sys.__stdout__ = os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.__stderr__ = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     sys.stdout.reconfigure(write_through="PYTHONUNBUFFERED" in os.environ)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     kind, *rest = request.arguments
