@@ -32,9 +32,9 @@ from typing import NamedTuple
 
 # Not Ray, which reads its variables, those of a cluster's token among them, while it is imported.
 LIBRARIES = (
-    "torch", "numpy", "optuna", "moocore", "matplotlib.figure", "matplotlib.backends.backend_agg", "pydantic", "typer",
-    "rich.console", "rich.table", "rich.progress", "PIL.Image", "yaml", "orjson", "safetensors.torch", "fsspec",
-    "fastapi", "uvicorn", "nicegui",
+    "torch", "numpy", "sklearn.datasets", "sklearn.ensemble", "sklearn.linear_model", "optuna", "moocore",
+    "matplotlib.figure", "matplotlib.backends.backend_agg", "pydantic", "typer", "rich.console", "rich.table",
+    "rich.progress", "PIL.Image", "yaml", "orjson", "safetensors.torch", "fsspec", "fastapi", "uvicorn", "nicegui",
 )  # fmt: skip
 
 PROGRAM = """#!{python} -IS
