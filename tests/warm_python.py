@@ -86,8 +86,7 @@ def start() -> Callable[[], None]:
 
     def stop() -> None:
         for server in servers:
-            server.kill()
-            server.communicate()
+            server.communicate()  # closes what it takes for the sign
         shutil.rmtree(place, ignore_errors=True)
 
     return stop
@@ -149,8 +148,10 @@ class Server:
         """Returns in the forked processes alone."""
         while True:
             for key, _ in self._ready.select():
-                if key.fileobj is sys.stdin:
-                    os._exit(0)  # the session has ended, however it did
+                if key.fileobj is sys.stdin:  # the session has ended, however it did
+                    for pid in self._clients:
+                        os.kill(pid, signal.SIGKILL)
+                    os._exit(0)
                 elif key.fileobj is self._woken:
                     self._woken.recv(1000)
                     self._tell_of_ended()
