@@ -19,8 +19,6 @@ from filelock import FileLock
 
 # One thread each: as fast for networks this small, and tests do not slow one another down where they run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Ray's workers as urgent as the tests that wait for them: behind tests that compute, they would hardly get a core.
-os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -39,7 +39,8 @@ def free_port() -> int:
 
 def start_owned(folder: Path, owner: int) -> None:
     """Starts a Ray that lasts as long as the process `owner`, and writes its address into `folder`/address."""
-    environment = {**os.environ, **QUIET, "HOME": str(folder)}
+    # its workers as urgent as the tests that wait for them: behind tests that compute, they would hardly get a core
+    environment = {**os.environ, **QUIET, "HOME": str(folder), "RAY_worker_niceness": "0"}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, __file__, folder / "address", str(owner)], env=environment, stdout=log, stderr=log,
