@@ -14,18 +14,33 @@ from pathlib import Path
 
 import pytest
 import ray_clusters
+import warm_python
 from filelock import FileLock
 
 # One thread each: as fast for networks this small, and tests do not slow one another down where they run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-LONG = ("ray_train", "launch", "faults", "interrupt", "finetune", "ray_tune", "remote_s3", "export_formats")
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # once a session: test processes of xdist inherit the variable that it sets
+        config.add_cleanup(warm_python.start())
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: a third of the time, tests wait for clusters, browsers and other processes."""
+    return (os.cpu_count() or 1) + 1
+
+
+LONG = (
+    "docs", "launch", "strategies", "faults", "service_jobs", "ray_train", "interrupt", "finetune", "ray_tune",
+    "export_formats", "resume", "service_pages", "jobs_ray", "nas_loop", "remote_s3", "trust",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files of long tests first: begun last, one of them would run alone at the end."""
-    items.sort(key=lambda item: not item.path.stem.endswith(LONG))
+    """Files of long tests first, those that compute between those that wait: begun last, one would run alone then."""
+    order = {end: number for number, end in enumerate(LONG)}
+    items.sort(key=lambda item: min((n for end, n in order.items() if item.path.stem.endswith(end)), default=len(LONG)))
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +93,17 @@ def trained_run(once: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def exported(trained_run: Path, once: Callable[..., Path]) -> Path:
+def quick_checks() -> Iterator[None]:
+    """Exports are checked by a Python that has torch already; by a new one in the tests of formats."""
+    from nas.export import isolated
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(isolated, "PYTHON", warm_python.torch_python())
+        yield
+
+
+@pytest.fixture(scope="session")
+def exported(quick_checks: None, trained_run: Path, once: Callable[..., Path]) -> Path:
     """The largest subnet of `trained_run`, exported. Not to be written to."""
     from nas.export import export_subnet
     from nas.run import Run
@@ -126,7 +151,9 @@ def run_copy(trained_run: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def nas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def nas(
+    quick_checks: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
     """Runs the command in this process; gives exit code, stdout and stderr."""
     from nas import cli
 

@@ -21,7 +21,10 @@ from pathlib import Path
 import pytest
 
 BIN = Path(sys.executable).parent
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}",
+    "RAY_prestart_worker_first_driver": "0",  # else a process a CPU at once, of which actors with variables use none
+}  # fmt: skip
 # each once, in an order of this process's own, and below the ports that the system gives to outgoing connections
 _ports = iter(random.Random(os.getpid()).sample(range(20_000, 32_000), 12_000))
 
@@ -36,7 +39,8 @@ def free_port() -> int:
 
 def start_owned(folder: Path, owner: int) -> None:
     """Starts a Ray that lasts as long as the process `owner`, and writes its address into `folder`/address."""
-    environment = {**os.environ, **QUIET, "HOME": str(folder)}
+    # its workers as urgent as the tests that wait for them: behind tests that compute, they would hardly get a core
+    environment = {**os.environ, **QUIET, "HOME": str(folder), "RAY_worker_niceness": "0"}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, __file__, folder / "address", str(owner)], env=environment, stdout=log, stderr=log,

@@ -7,11 +7,12 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+
+import warm_python
 
 ROOT = Path(__file__).parent.parent
 TOKEN = "a-token-for-tests-0123456789"
@@ -34,9 +35,9 @@ def serving(root: Path, *options: str, port: int | None = None, **env: str) -> I
     """The URL of a service over `root` until the block ends."""
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "nas.cli", "serve", str(root), "--port", str(port), *options]
+    command = [warm_python.python(), "-m", "nas.cli", "serve", str(root), "--port", str(port), *options]
     with open(root / ".serve.log", "ab") as log:
-        process = subprocess.Popen(command, env=environment(**env), stdout=log, stderr=log)
+        process = subprocess.Popen(command, env=environment(WARM_CHILDREN="1", **env), stdout=log, stderr=log)
     try:
         while True:
             assert process.poll() is None, (root / ".serve.log").read_text()

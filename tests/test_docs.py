@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import typer
+import warm_python
 import yaml
 
 from nas import cli
@@ -56,7 +57,7 @@ class Block:
             return None
         return {
             "bash": ["bash", "-euo", "pipefail", "-c"],
-            "python": [sys.executable, "-c"],
+            "python": [warm_python.python(), "-c"],
         }.get(self.language)
 
 
@@ -134,7 +135,7 @@ def test_an_invalid_command_is_found(line: str) -> None:
 
 def run_document(name: str, folder: Path) -> None:
     """Runs the blocks of a guide in the folder; fails with the output of the first block that fails."""
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    path = f"{warm_python.folder()}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     unset = {"RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "NAS_TOKEN"}
     environment = {name: value for name, value in os.environ.items() if name not in unset} | {
         "PATH": path, "PYTHONPATH": str(ROOT), "HOME": str(folder), "COLUMNS": "120",

@@ -21,6 +21,8 @@ from nas.training import load_trained
 from search_spaces import catalog
 from supernet.evaluate import count_correct, predict, recalibrate
 
+pytestmark = pytest.mark.usefixtures("quick_checks")
+
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_files_alone_compute_what_the_subnet_does(name, tmp_path):

@@ -34,6 +34,14 @@ BUDGETS = (
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def new_processes(quick_checks):
+    """Each check has a Python that has imported nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(isolated, "PYTHON", sys.executable)
+        yield
+
+
 @pytest.fixture(scope="module")
 def run(trained_run):
     return Run.open(trained_run)
@@ -195,7 +203,7 @@ def test_a_format_runs_where_only_its_packages_are_installed(name, exported, run
         assert f"No module named '{module}'" in refused.stderr
     data = load_trained(run)[2]
     question = isolated.Question.write(tmp_path / "images.bin", data.test, data.image_size)
-    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(isolated, "PYTHON", str(python))
     monkeypatch.setattr(isolated, "PROJECT", ())  # nothing is hidden there: what is missing is not installed
     monkeypatch.setitem(FORMATS, name, replace(FORMATS[name], refused=()))
     there = isolated.ask(name, exported[0], question, logits=len(data.test), runs=0)

@@ -6,17 +6,18 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import warm_python
 
 from nas.export import exporter
 from nas.run import Run
 from nas.searching import open_study, search_run
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.usefixtures("quick_checks")
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def test_a_trial_that_cannot_be_written_is_reported_and_costs_no_other(searched,
 def test_an_interruption_keeps_what_is_exported_and_says_what_is_not(searched, front, tmp_path):
     out = tmp_path / "front"
     start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from nas import cli; cli.main()"
-    command = [sys.executable, "-c", start, "export", searched, "--front", "-o", out]
+    command = [warm_python.python(), "-c", start, "export", searched, "--front", "-o", out]
     process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=subprocess.PIPE, text=True)
     first = process.stderr.readline()
     process.send_signal(signal.SIGINT)

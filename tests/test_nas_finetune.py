@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import warm_python
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -209,7 +210,7 @@ def interrupted(run, ray_address, number):
     terminal = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from nas import cli; cli.main()"
     )
-    command = [sys.executable, "-c", terminal, "finetune", run, "--trials", "3,7", *OPTIONS]
+    command = [warm_python.python(), "-c", terminal, "finetune", run, "--trials", "3,7", *OPTIONS]
     environment = os.environ | {"RAY_ADDRESS": ray_address}
     process = subprocess.Popen(map(str, command), cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     lines = folder_of(run) / "samples.jsonl"

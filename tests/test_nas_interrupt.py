@@ -9,12 +9,12 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+import warm_python
 
 from nas.searching import open_study, search_run
 from supernet import checkpoint
@@ -28,7 +28,12 @@ def start(*arguments, largest_file=resource.RLIM_INFINITY):
     limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({largest_file}, {largest_file}))"
     # as from a terminal: what a shell starts in the background has SIGINT ignored, and its children inherit that
     terminal = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    command = [sys.executable, "-c", f"{limit}; {terminal}; from nas import cli; cli.main()", *map(str, arguments)]
+    command = [
+        warm_python.python(),
+        "-c",
+        f"{limit}; {terminal}; from nas import cli; cli.main()",
+        *map(str, arguments),
+    ]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=pipe, stdout=pipe, text=True)
 

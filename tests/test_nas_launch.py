@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import ray_clusters
+import warm_python
 
 from nas.launching import check_visible
 from nas.run import RunError
@@ -28,7 +29,7 @@ SEARCH = ["--n-trials", "80", "--max-macs", "3M", "--seed", "5"]
 
 
 def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-c", "from nas import cli; cli.main()", *map(str, arguments)]
+    return [str(warm_python.folder() / "nas"), *map(str, arguments)]
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +69,10 @@ def interrupted_follower(environment: dict[str, str], job_id: str) -> None:
     terminal = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from nas import cli; cli.main()"
     )
-    arguments, pipe = [sys.executable, "-uc", terminal, "logs", job_id, "-f"], subprocess.PIPE
-    process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
+    arguments, pipe = [warm_python.python(), "-c", terminal, "logs", job_id, "-f"], subprocess.PIPE
+    process = subprocess.Popen(
+        arguments, cwd=ROOT, env=environment | {"PYTHONUNBUFFERED": "1"}, stdout=pipe, stderr=pipe, text=True
+    )
     assert process.stdout is not None
     assert process.stdout.readline()  # it follows
     process.send_signal(signal.SIGINT)

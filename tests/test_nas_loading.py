@@ -18,6 +18,8 @@ from nas.loading import LoadError
 from nas.run import Run
 from supernet import datasets
 
+pytestmark = pytest.mark.usefixtures("quick_checks")
+
 
 @pytest.fixture
 def copy(exported, tmp_path):

@@ -13,6 +13,7 @@ from pathlib import Path
 import fsspec
 import pytest
 import torch
+import warm_python
 
 from nas.remote_storage import Storage
 from nas.run import Run, folder_of
@@ -35,8 +36,8 @@ def machine(s3, tmp_path, monkeypatch):
     return move
 
 
-def start(*arguments):
-    command = [sys.executable, "-m", "nas.cli", *map(str, arguments)]
+def start(*arguments, python=sys.executable):
+    command = [python, "-m", "nas.cli", *map(str, arguments)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, env=os.environ.copy(), stderr=pipe, stdout=pipe, text=True)
 
@@ -89,7 +90,7 @@ def test_a_training_in_a_bucket(machine, nas, trained_run, tmp_path):
     """Stopped, refused a second start, and continued on another machine to what it would have been."""
     url = f"s3://bucket/{tmp_path.name}"
     recipe = ["--space", "digits", "--data", "digits", "--epochs", 3, "--batch-size", 64]
-    process = start("train", *recipe, "-o", url)
+    process = start("train", *recipe, "-o", url, python=warm_python.python())
     wait_for_lines(folder_of(url) / "metrics.jsonl", 4, process)  # inside the second epoch
     process.terminate()
     _, err = process.communicate(timeout=300)

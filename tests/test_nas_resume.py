@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm_python
 from search_cases import history
 
 from nas.store import read_study
@@ -48,8 +49,9 @@ print(study.outcome, flush=True)
 class Search:
     """The script on one study file, as often as it takes."""
 
-    def __init__(self, folder: Path, num_workers: int, address: str) -> None:
+    def __init__(self, folder: Path, num_workers: int, address: str, python: str | None = None) -> None:
         self.storage, self.evaluated = folder / "study.log", folder / "evaluated"
+        self._python = python or warm_python.python()
         self._script = folder / "search.py"
         self._script.write_text(SCRIPT)
         self._workers = (str(num_workers), address)
@@ -58,7 +60,7 @@ class Search:
         arguments = [str(self.storage), str(N_TRIALS), *self._workers, str(self.evaluated)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
         return subprocess.Popen(
-            [sys.executable, str(self._script), *arguments], stdout=subprocess.PIPE, text=True, env=environment
+            [self._python, str(self._script), *arguments], stdout=subprocess.PIPE, text=True, env=environment
         )
 
     def signal_after(self, trials: int, number: int) -> tuple[list[str], int]:
@@ -81,7 +83,8 @@ class Search:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str, str, dict[str, float]]]:
-    search = Search(tmp_path_factory.mktemp("undisturbed"), 0, "local")
+    # with another seed of hashes than the processes that are forked from one: no order may depend on it
+    search = Search(tmp_path_factory.mktemp("undisturbed"), 0, "local", sys.executable)
     search.finish()
     trials = history(read_study(search.storage).trials)
     assert len(trials) == N_TRIALS

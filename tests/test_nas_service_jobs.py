@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm_python
 from services import ROOT, TOKEN, environment, free_port, serving
 
 from nas.client import Client, ServiceError
@@ -94,7 +95,7 @@ def test_of_many_who_start_one_study_at_once_exactly_one_does(root: Path) -> Non
                 return error.code
 
         options = SearchSettings(**SEARCH, study="s").options(root)
-        command = [sys.executable, "-m", "nas.cli", "search", str(root / "run"), *options]
+        command = [warm_python.python(), "-m", "nas.cli", "search", str(root / "run"), *options]
         cli = subprocess.Popen(command, env=environment(), cwd=ROOT, stderr=subprocess.DEVNULL)
         with ThreadPoolExecutor(len(clients)) as pool:
             answers = list(pool.map(start, clients))
@@ -141,7 +142,7 @@ def test_a_service_that_is_killed_touches_no_search_and_the_next_one_sees_and_st
 
 
 def test_a_driver_that_is_killed_is_resumed_to_the_history_it_would_have_had(root: Path) -> None:
-    settings = LONG | {"n_trials": 120, "strategy": "evolution"}
+    settings = LONG | {"n_trials": 60, "strategy": "evolution"}
     with serving(root) as url:
         client = Client(url)
         whole = client.start("run", **settings, study="whole")
@@ -158,7 +159,7 @@ def test_a_driver_that_is_killed_is_resumed_to_the_history_it_would_have_had(roo
         again = client.resume("run", "s")
         until(lambda: client.study("run", "s")["state"] != "interrupted")
         more = [t["number"] for event in client.follow("run", "s", len(seen)) for t in event["trials"]]
-        assert seen + more == list(range(120))
+        assert seen + more == list(range(60))
         assert client.wait(again["id"])["state"] == "succeeded"
     assert history(root, "s") == history(root, "whole")
 

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 import zipfile
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import devices
 import pytest
+import warm_python
 from playwright import sync_api as playwright_api
 from playwright.sync_api import expect
 from services import TOKEN, serving
@@ -241,7 +241,7 @@ def test_a_wrong_token_is_refused_and_the_right_one_accepted(page, tmp_path):
 
 
 def test_a_search_is_watched_while_its_driver_is_killed_and_resumed(page, service, root):
-    command = [sys.executable, "-m", "nas.cli", "search", str(root / "digits"), "--study-name", "killed"]
+    command = [warm_python.python(), "-m", "nas.cli", "search", str(root / "digits"), "--study-name", "killed"]
     driver = subprocess.Popen([*command, "--n-trials", "60", "--num-workers", "0", "--strategy", "random"])
     try:
         journal = root / "digits" / "studies" / "killed.journal"

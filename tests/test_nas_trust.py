@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
+import warm_python
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -130,7 +131,7 @@ def test_a_stopped_run_keeps_what_it_finished(run_copy, trusted):
 
 
 def test_sigint_in_the_middle_ends_as_no_interruption_would(run_copy, trusted):
-    command = [sys.executable, "-c", "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    command = [warm_python.python(), "-c", "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
                "from nas import cli; cli.main()", "trust", str(run_copy), "--archs", str(N), "--epochs", "1",
                "--device", "cpu"]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE)

@@ -7,7 +7,6 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
-from torchvision import models
 
 from nas import export_subnet
 from nas.run import Run
@@ -57,6 +56,8 @@ def test_a_teacher_sees_images_in_its_own_normalisation_and_size():
 
 
 def test_a_torchvision_network_with_weights_of_ones_own(tmp_path):
+    from torchvision import models  # here, for its import takes a second of every test process
+
     network = models.resnet18(num_classes=10).eval()
     save_file(network.state_dict(), tmp_path / "weights.safetensors")
     teacher = load_teacher(f"torchvision:resnet18:{tmp_path / 'weights.safetensors'}", colours())
@@ -87,6 +88,8 @@ def test_a_teacher_of_other_classes_or_channels_is_refused_naming_both(exported,
     with pytest.raises(TeacherError, match="takes 1 channels, the data has 3"):
         load_teacher(str(exported), colours())
     data = colours(num_classes=3)
+    from torchvision import models
+
     network = models.resnet18(num_classes=10)
     save_file(network.state_dict(), tmp_path / "weights.safetensors")
     with pytest.raises(TeacherError, match="does not hold the weights of resnet18 for 3 classes"):

@@ -24,6 +24,7 @@ from supernet.subnet import resized
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+PYTHON = sys.executable
 PROJECT = ("nas", "workers", "supernet", "search_spaces")
 
 
@@ -81,7 +82,7 @@ def ask(name: str, folder: Path, question: Question, *, logits: int, threads: in
             "labels": question.labels, "logits": logits, "threads": threads, "runs": runs, "out": scratch,
         }  # fmt: skip
         (Path(scratch) / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
-        command = [sys.executable, "-I", "-B", probe.__file__, f"{scratch}/settings.json"]
+        command = [PYTHON, "-I", "-B", probe.__file__, f"{scratch}/settings.json"]
         # in a session of its own: a Ctrl-C in the terminal is for the command, which decides what it ends
         done = subprocess.run(command, capture_output=True, text=True, cwd=scratch, check=False, start_new_session=True)
         if done.returncode:

@@ -48,6 +48,8 @@ def main(file: str) -> None:
     """Answers the settings in `file`."""
     with open(file, encoding="utf-8") as opened_file:
         settings = json.load(opened_file)
+    if loaded := sorted(set(settings["refused"]) & set(sys.modules)):
+        sys.exit(f"{', '.join(loaded)} must not be loaded before the model")
     sys.meta_path[:] = [Without(settings["refused"], list(sys.meta_path))]
     scope: dict[str, Any] = {}
     exec("from __future__ import annotations\n" + settings["source"], scope)
