@@ -93,6 +93,10 @@ def test_only_what_was_appended_is_read(tmp_path: Path) -> None:
         file.write(b"o\nthree\n")
     assert tail.read() == (False, [b"two", b"three"])
     assert tail.read() == (False, [])
+    (tmp_path / "lines").unlink()
+    assert tail.read() == (False, [])  # what was read stays
+    (tmp_path / "lines").write_bytes(b"1\n2\n3\n4\n5\n6\n7\n8\n")
+    assert tail.read() == (True, [b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"8"])
 
 
 @pytest.mark.parametrize("content", [b"other\n", b"ONE\ntwo\nthree\nfour\n"], ids=["cut", "rewritten"])

@@ -24,7 +24,7 @@ class Tail:
     _last: bytes = field(default=b"", repr=False)
 
     def read(self) -> tuple[bool, list[bytes]]:
-        """Whether the file starts over, and the whole lines that were appended; what is no file is an empty one.
+        """Whether the file starts over, and the whole lines that were appended; what is no file has none.
 
         A last line without its end is left for the next time. Raises OSError for a file that may not be read.
         """
@@ -41,10 +41,7 @@ class Tail:
                 file.seek(self.offset)
                 data = file.read()
         except FileNotFoundError:
-            again = self.offset > 0
-            self.offset, self._last, self._inode = 0, b"", -1
-            self.generation += again
-            return again, []
+            return False, []
         end = data.rfind(b"\n") + 1
         self.offset += end
         self._last = (self._last + data[:end])[-_REMEMBERED:]
