@@ -73,7 +73,8 @@ def sort_channels(supernet: Supernet, optimizer: Optimizer | None = None, averag
 
 def _importance(use: _Use) -> Tensor:
     others = [dim for dim in range(use.tensor.ndim) if dim != use.dim]
-    return use.tensor.abs().sum(others)
+    # in float64, so that the order of the channels before does not decide between ones that are nearly alike
+    return use.tensor.abs().sum(others, dtype=torch.float64)
 
 
 def _moments(tensor: Tensor, optimizer: Optimizer | None) -> Iterator[Tensor]:

@@ -22,7 +22,9 @@ def randomised(space: NetworkSpace, seed: int = 0) -> Supernet:
     def draw(tensor: Tensor, low: float, high: float) -> None:
         tensor.copy_(torch.empty_like(tensor).uniform_(low, high, generator=generator))
 
-    supernet = Supernet(space)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # for the weights that a new supernet draws itself
+        supernet = Supernet(space)
     with torch.no_grad():
         for module in supernet.modules():
             if isinstance(module, ElasticBatchNorm2d):
