@@ -173,6 +173,14 @@ def test_runs_are_found_below_the_root_and_links_are_not_followed(tmp_path: Path
     assert list(Library(root / "a").runs()) == ["a"]
 
 
+def test_a_run_is_found_as_soon_as_it_is_there(tmp_path: Path) -> None:
+    library = Library(tmp_path)
+    assert library.runs() == {}
+    for name in ("first", "second"):
+        run = make_run(tmp_path / name)
+        assert library.run(name).path == run.path
+
+
 def test_a_linked_journal_is_no_study(tmp_path: Path) -> None:
     other, run = make_run(tmp_path / "x" / "other"), make_run(tmp_path / "root" / "run")
     write_study(other, "s", make_trials(2), 2)

@@ -41,25 +41,31 @@ class Library:
         self._runs: dict[str, Run] = {}
         self._studies: dict[tuple[str, str], StudyView] = {}
         self._trainings: dict[str, TrainingView] = {}
-        self._scan_at = float("-inf")
+        self._scan_at = self._rescan_at = float("-inf")
 
-    def runs(self) -> dict[str, Run]:
-        """Every run by id, in order of id. Folders that only look like runs are left out."""
+    def runs(self, missed: bool = False) -> dict[str, Run]:
+        """Every run by id, in order of id, as of some seconds ago. Folders that only look like runs are left out.
+
+        missed: whether one was looked for in vain, which may have been made since.
+        """
         with self._lock:
             started = time.monotonic()
-            if started > self._scan_at:
+            if started > (self._rescan_at if missed else self._scan_at):
                 known, self._runs = self._runs, dict(sorted(self._scan(), key=lambda found: found[0]))
                 for run_id, run in self._runs.items():
                     if run_id in known and known[run_id].description == run.description:
                         self._runs[run_id] = known[run_id]  # which the views are of
                 self._forget(self._runs)
                 ended = time.monotonic()
+                self._rescan_at = ended + (ended - started)  # so that ids that are none take half of the time at most
                 self._scan_at = ended + max(_SCAN_SECONDS, _SCAN_SHARE * (ended - started))
             return dict(self._runs)
 
     def run(self, run_id: str) -> Run:
         """Raises UnknownError listing the runs there are."""
         runs = self.runs()
+        if run_id not in runs:
+            runs = self.runs(missed=True)
         if run_id not in runs:
             raise UnknownError(f"there is no run {run_id!r}; runs: {', '.join(runs) or 'none yet'}")
         return runs[run_id]
