@@ -30,11 +30,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-# Not Ray, which reads its variables, those of a cluster's token among them, while it is imported.
+# Not Ray and NiceGUI, which read their variables while they are imported: of a cluster's token, of where to store.
 LIBRARIES = (
     "torch", "numpy", "sklearn.datasets", "sklearn.ensemble", "sklearn.linear_model", "optuna", "moocore",
     "matplotlib.figure", "matplotlib.backends.backend_agg", "pydantic", "typer", "rich.console", "rich.table",
-    "rich.progress", "PIL.Image", "yaml", "orjson", "safetensors.torch", "fsspec", "fastapi", "uvicorn", "nicegui",
+    "rich.progress", "PIL.Image", "yaml", "orjson", "safetensors.torch", "fsspec", "fastapi", "uvicorn",
 )  # fmt: skip
 
 PROGRAM = """#!{python} -IS
