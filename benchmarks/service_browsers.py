@@ -78,11 +78,17 @@ def follow(pid: int, pages: list[Page], store: JournalStore, new: list[Trial], p
     time.sleep(5)
     share = (processor(pid) - used) / (time.time() - started)
     delays = []
+    reloaded = 0
     for page in pages:
         seen = page.evaluate("window.seen")
+        if seen is None:  # what it saw went with the page
+            reloaded += 1
+            continue
         for number, at in written.items():
             delays += [when - at for count, when in seen if count > number][:1]
-    print(f"{len(pages)} browsers, {len(new)} new trials: shown {len(delays)} of {len(pages) * len(new)}")
+    print(
+        f"{len(pages)} browsers, {len(new)} trials: shown {len(delays)} of {len(pages) * len(new)}, {reloaded} reloaded"
+    )
     print(
         f"from the store to the page: median {np.median(delays):.2f} s, 99 % {np.quantile(delays, 0.99):.2f} s, most "
         f"{max(delays):.2f} s; the service took {share:.0%} of a core and {before:.0f} to {resident(pid):.0f} MB"

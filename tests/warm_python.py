@@ -66,8 +66,8 @@ def folder() -> Path:
 
 
 def python() -> str:
-    """What to start in the place of `sys.executable`, with `-c`, `-m` or a file."""
-    return str(folder() / "python")
+    """What to start in the place of `sys.executable`, with `-c`, `-m` or a file; that itself where no tests run."""
+    return str(folder() / "python") if "WARM_PYTHON" in os.environ else sys.executable
 
 
 def torch_python() -> str:
