@@ -56,7 +56,7 @@ def test_a_signal_to_the_program_ends_the_process(number: signal.Signals) -> Non
 
 
 def test_a_handler_of_its_own_is_called() -> None:
-    code = "import signal, time\nprint(1, flush=True)\ntry: time.sleep(600)\nexcept KeyboardInterrupt: exit(7)"
+    code = "import time\ntry:\n  print(1, flush=True)\n  time.sleep(600)\nexcept KeyboardInterrupt: exit(7)"
     program = subprocess.Popen([warm_python.python(), "-c", code], **PIPES)  # type: ignore[call-overload]
     assert program.stdout.readline() == "1\n"
     program.send_signal(signal.SIGINT)
