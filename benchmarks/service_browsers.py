@@ -18,14 +18,11 @@ from pathlib import Path
 import numpy as np
 from machine import describe
 from playwright.sync_api import Page, sync_playwright
-from service_scale import make_study, processor, resident, service_of
+from service_scale import live_study, processor, resident, service_of
 from services import free_port, serving
 
-from nas.run import DataOptions, Run
 from nas.store import JournalStore
 from nas.trial import Trial
-from search_spaces import catalog
-from supernet.recipe import TrainConfig
 
 OBSERVER = """
 tile => {
@@ -50,11 +47,7 @@ def main() -> None:
     print(f"load {os.getloadavg()[0]:.1f}, {describe()}")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
         root = Path(folder)
-        space = catalog.get("resnet_cifar", in_channels=3, image_size=32, num_classes=10)
-        run = Run.create(root / "run", space, DataOptions("digits"), TrainConfig(), [str(n) for n in range(10)])
-        store, trials = make_study(run, options.trials + int(options.minutes * 60 * options.per_second))
-        for trial in trials[: options.trials]:
-            store.append(trial)
+        _, store, trials = live_study(root, options.trials, int(options.minutes * 60 * options.per_second))
         port = free_port()
         binary = os.environ.get("CHROMIUM") or shutil.which("chromium")
         browser = driver.chromium.launch(executable_path=binary, args=["--no-sandbox"])

@@ -47,10 +47,7 @@ def main() -> None:
     print(describe())
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        run = Run.create(root / "run", SPACE, DataOptions("digits"), TrainConfig(), [str(n) for n in range(10)])
-        store, trials = make_study(run, options.trials + int(options.minutes * 60 * options.per_second) + 100)
-        for trial in trials[: options.trials]:
-            store.append(trial)
+        run, store, trials = live_study(root, options.trials, int(options.minutes * 60 * options.per_second) + 100)
         size = run.study("live").stat().st_size
         print(f"study: {options.trials} trials, a journal of {size / 1e6:.1f} MB")
         port = free_port()
@@ -58,6 +55,15 @@ def main() -> None:
             open_study(port)
             follow(port, options, store, trials)
         store.close()
+
+
+def live_study(root: Path, n: int, more: int) -> tuple[Run, JournalStore, list[Trial]]:
+    """A run with a study of `n` trials, open for more: the trials are those and `more` that can follow."""
+    run = Run.create(root / "run", SPACE, DataOptions("digits"), TrainConfig(), [str(n) for n in range(10)])
+    store, trials = make_study(run, n + more)
+    for trial in trials[:n]:
+        store.append(trial)
+    return run, store, trials
 
 
 def make_study(run: Run, n: int) -> tuple[JournalStore, list[Trial]]:
