@@ -32,7 +32,7 @@ def root(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(root: Path) -> Iterator[Client]:
-    with serving(root) as url:
+    with serving(root, LC_ALL="C") as url:
         yield Client(url)
     assert "Traceback" not in (root / ".serve.log").read_text()
 
@@ -67,7 +67,7 @@ def test_a_study_is_searched_followed_exported_and_downloaded(client: Client, ro
     assert {(one.labels["run"], one.labels["study"]) for one in trials.samples} == {(RUN_ID, STUDY)}
 
     (listed,) = json.loads(cli("studies", root / RUN, "--json"))
-    assert (listed["study"], listed["trials"]) == (STUDY, 8)
+    assert (listed["study"], listed["n_trials"]) == (STUDY, 8)
     assert json.loads(cli("pareto", root / RUN, "--study-name", STUDY, "--json"))["study"] == STUDY
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import devices
 import pytest
@@ -85,7 +86,9 @@ def evaluated(page) -> int:
 
 def test_start_watch_open_export_download_load(page, service, tmp_path):
     page.goto(f"{service}/new?run=digits")
-    page.get_by_label("Study name").fill("form")
+    page.get_by_label("Study name").fill("a form 🚀")
+    expect(page.get_by_text("not valid: use up to 100 letters").first).to_be_visible()
+    page.get_by_label("Study name").fill("Form-α_検索")
     page.get_by_label("Evaluations").fill("12")
     page.get_by_label("Workers").fill("0")
     page.get_by_label("MACs, at most").fill("1")
@@ -95,7 +98,7 @@ def test_start_watch_open_export_download_load(page, service, tmp_path):
     page.get_by_label("MACs, at most").fill("5M")
     expect(page.get_by_text("Ready to start")).to_be_visible()
     start.click()
-    page.wait_for_url("**/search/digits/form")
+    page.wait_for_url(f"**/search/digits/{quote('Form-α_検索')}")
     expect(page.locator(".chip").first).to_contain_text("finished")
     expect(page.locator(".tile", has_text="Evaluations").locator(".value")).to_have_text("12")
 

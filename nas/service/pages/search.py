@@ -18,6 +18,7 @@ from nas.service.service import Service
 from nas.service.study_view import StudyView
 
 _REFRESH_SECONDS = 1.0
+_DRAWING_SECONDS = 20.0  # after which a browser is asked once more whether it has drawn
 _TILES = ("Evaluations", "Best feasible", "Front", "Hypervolume", "Workers", "Speed", "Time left")
 
 
@@ -45,7 +46,6 @@ class _SearchPage:
     def __init__(self, service: Service, run_id: str, look: Look, view: StudyView) -> None:
         self._service, self._run_id, self._look, self._view = service, run_id, look, view
         self._generation, self._drawn = view.generation, -1
-        self._ready = False
         self._now: tuple[str, int] | None = None
         self._worker_rows: list[dict[str, Any]] = []
 
@@ -135,17 +135,18 @@ class _SearchPage:
     async def _refresh(self) -> None:
         try:
             view = await self._look.refresh()
-        except LookupError:  # the study's file was taken away: what is on the page stays
+            if self._look.summary["n_trials"] != self._drawn:
+                # The answer comes once the charts are there and what was told before is drawn: a slow browser is told
+                # less often, and never more than it can draw.
+                await self._front_chart.run_chart_method("getWidth", timeout=_DRAWING_SECONDS)
+                view = await self._look.refresh()
+        except (LookupError, TimeoutError):  # the study's file was taken away, and the page stays; or it draws still
+            return
+        if self._front_chart.is_deleted:
             return
         if view is not self._view or view.generation != self._generation:
             ui.navigate.reload()
             return
-        if not self._ready:  # a browser that is still loading its charts would lose what it is told
-            try:
-                await self._front_chart.run_chart_method("getWidth", timeout=3.0)
-            except TimeoutError:
-                return
-            self._ready = True
         self._draw()
 
     def _draw(self) -> None:
