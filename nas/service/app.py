@@ -109,9 +109,9 @@ async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     parts = []
     for one in error.errors():
-        given = one.get("input")
-        shown = "" if isinstance(given, dict | list | None) else f", not {reprlib.repr(given)}"
-        parts.append(f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}{shown}")
+        given, text = one.get("input"), one["msg"].removeprefix("Value error, ")
+        named = isinstance(given, dict | list | None) or repr(given) in text
+        parts.append(f"{'.'.join(map(str, one['loc']))}: {text}{'' if named else f', not {reprlib.repr(given)}'}")
     return _detail(422, "; ".join(parts))
 
 
