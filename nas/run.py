@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 FORMAT = "nas-run-1"
 
+_MOST_NAME_BYTES = 200  # of a study: file systems take 255, and its files have endings
 _LOOK_SECONDS = 0.05  # for which `is_training` may at most hold the lock
 
 
@@ -225,8 +226,7 @@ class Run:
 
         And for a study of a remote run that two machines have continued differently.
         """
-        if not _is_study_name(name):
-            raise RunError(f"study name {name!r} is not valid: use up to 100 letters, digits, '.', '_' and '-'")
+        check_study_name(name)
         if self.mirror:
             self.mirror.require_one_history(f"studies/{name}.journal")
         return self.path / "studies" / f"{name}.journal"
@@ -237,8 +237,19 @@ class Run:
         return sorted(filter(_is_study_name, names))
 
 
+def check_study_name(name: str) -> None:
+    """Raises RunError for what is no name of a study: a plain file name in letters and digits of any script."""
+    if not _is_study_name(name):
+        raise RunError(
+            f"study name {name!r} is not valid: use up to 100 letters, digits, '.', '_' and '-', no '.' first, "
+            f"in up to {_MOST_NAME_BYTES} bytes of UTF-8"
+        )
+
+
 def _is_study_name(name: str) -> bool:
-    return 1 <= len(name) <= 100 and all(c.isalnum() or c in "._-" for c in name) and not name.startswith(".")
+    if not 1 <= len(name) <= 100 or name.startswith("."):
+        return False
+    return all(c.isalnum() or c in "._-" for c in name) and len(name.encode()) <= _MOST_NAME_BYTES
 
 
 @contextmanager

@@ -32,9 +32,10 @@ def environment(**more: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def serving(root: Path, *options: str, port: int | None = None, **env: str) -> Iterator[str]:
-    """The URL of a service over `root` until the block ends."""
+    """The URL of a service over `root` until the block ends; a token is given as `NAS_TOKEN=`."""
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
+    health = urllib.request.Request(f"{url}/healthz", headers={"Authorization": f"Bearer {env.get('NAS_TOKEN')}"})
     command = [warm_python.python(), "-m", "nas.cli", "serve", str(root), "--port", str(port), *options]
     with open(root / ".serve.log", "ab") as log:
         process = subprocess.Popen(command, env=environment(WARM_CHILDREN="1", **env), stdout=log, stderr=log)
@@ -42,7 +43,7 @@ def serving(root: Path, *options: str, port: int | None = None, **env: str) -> I
         while True:
             assert process.poll() is None, (root / ".serve.log").read_text()
             with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{url}/healthz", timeout=5).close()
+                urllib.request.urlopen(health, timeout=5).close()
                 break
             time.sleep(0.1)
         yield url

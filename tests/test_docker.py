@@ -16,6 +16,7 @@ import jsonschema
 import pytest
 import typer
 import yaml
+from services import TOKEN, serving
 
 from benchmarks.compose_without_containers import COMPOSE, Machine, interpolated, services
 from nas import cli
@@ -161,6 +162,20 @@ def test_compose_without_containers_starts_what_compose_names(tmp_path: Path) ->
     serve = machine.command(found["service"]["command"], "service")
     assert serve[serve.index("--token-file") + 1] == str(tmp_path / "nas_token")
     assert serve[serve.index("--address") + 1] == f"http://127.0.0.1:{machine.dashboard}"
+
+
+def test_the_service_is_healthy_for_who_has_its_token_alone(tmp_path: Path) -> None:
+    """The health check that compose runs, on a service with a token."""
+    machine, found = Machine(tmp_path), services({"NAS_FILES": str(tmp_path)})["service"]
+    check = machine.command(found["healthcheck"]["test"], "service")
+
+    def healthy(token: str) -> bool:
+        (tmp_path / "nas_token").write_text(token + "\n")
+        return subprocess.run(check, capture_output=True, check=False).returncode == 0
+
+    with serving(tmp_path, port=machine.web, NAS_TOKEN=TOKEN):
+        assert not healthy(f"{TOKEN}x")
+        assert healthy(TOKEN)
 
 
 def test_docker_compose_itself_accepts_the_file(tmp_path: Path) -> None:

@@ -132,8 +132,8 @@ def test_what_is_not_there_is_a_404_that_says_what_is(client: TestClient, path: 
         ({"n_trials": "7"}, "n_trials: Input should be a valid integer, not '7'"),
         ({"num_workers": -1}, "num_workers"),
         ({"num_workers": 0, "evaluation_timeout": 5}, "an evaluation timeout needs workers"),
-        ({"study": "x" * 101}, "valid: up to 100 of"),
-        ({"study": "größe"}, "valid: up to 100 of"),
+        ({"study": "x" * 101}, "use up to 100 letters"),
+        ({"study": "neue größe"}, "use up to 100 letters"),
         ({"surprise": 1}, "surprise"),
         ({"profiles": ["/etc/passwd"]}, "/etc/passwd"),
         ({"profiles": ["../outside.json"]}, "outside.json"),
@@ -295,7 +295,7 @@ def test_events_carry_what_is_new_and_nothing_else(root: Path) -> None:
     stored = read_study(root / "deep" / "run" / "studies" / "default.journal")
 
     async def follow() -> list[dict[str, object]]:
-        events = Hub(service.library).follow("deep~run", "default", 30)
+        events = Hub(service.looks).follow("deep~run", "default", 30)
         first = await anext(events)
         from nas.store import JournalStore
 

@@ -76,13 +76,18 @@ def test_no_route_answers_without_the_token(service: str, root: Path) -> None:
     ]
     routes = [("GET", path) for path in pages + socket] + every_route(root)
     assert len(routes) > 30
-    codes = {(method, path): status(service + path, method) for method, path in routes if path != "/healthz"}
+    assert ("GET", "/healthz") in routes
+    codes = {(method, path): status(service + path, method) for method, path in routes}
     assert set(codes.values()) == {401}, codes
     wrong = {status(service + path, Authorization=f"Bearer {TOKEN}x") for _, path in routes[:3]}
     assert wrong == {401}
     assert status(service + "/", Authorization=f"Bearer {TOKEN}") == 200
     assert status(service + "/metrics", Authorization=f"Bearer {TOKEN}") == 200
-    assert status(service + "/healthz") == 200
+    assert status(service + "/healthz", Authorization=f"Bearer {TOKEN}") == 200
+
+
+def test_a_probe_of_this_machine_needs_no_token_where_none_is_set(root: Path) -> None:
+    assert guarded(root, None).get("/healthz").text == "ok"
 
 
 def test_the_websocket_needs_the_token_and_a_page_of_this_service(service: str) -> None:

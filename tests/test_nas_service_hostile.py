@@ -113,7 +113,7 @@ def test_the_events_of_a_study_that_is_taken_away_end(tmp_path: Path) -> None:
 
     async def follow() -> list[bytes]:
         events = []
-        async for event in Hub(Service.open(tmp_path).library).follow("run", "s", 0):
+        async for event in Hub(Service.open(tmp_path).looks).follow("run", "s", 0):
             events.append(event)
             run.study("s").unlink()
         return events

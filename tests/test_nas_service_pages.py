@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import devices
 import pytest
@@ -85,7 +86,9 @@ def evaluated(page) -> int:
 
 def test_start_watch_open_export_download_load(page, service, tmp_path):
     page.goto(f"{service}/new?run=digits")
-    page.get_by_label("Study name").fill("form")
+    page.get_by_label("Study name").fill("a form 🚀")
+    expect(page.get_by_text("not valid: use up to 100 letters").first).to_be_visible()
+    page.get_by_label("Study name").fill("Form-α_検索")
     page.get_by_label("Evaluations").fill("12")
     page.get_by_label("Workers").fill("0")
     page.get_by_label("MACs, at most").fill("1")
@@ -95,7 +98,7 @@ def test_start_watch_open_export_download_load(page, service, tmp_path):
     page.get_by_label("MACs, at most").fill("5M")
     expect(page.get_by_text("Ready to start")).to_be_visible()
     start.click()
-    page.wait_for_url("**/search/digits/form")
+    page.wait_for_url(f"**/search/digits/{quote('Form-α_検索')}")
     expect(page.locator(".chip").first).to_contain_text("finished")
     expect(page.locator(".tile", has_text="Evaluations").locator(".value")).to_have_text("12")
 
@@ -172,7 +175,10 @@ def test_the_front_is_walked_along_by_keys(page, service, root):
     page.goto(f"{service}/search/digits/steps")
     page.locator(".q-slider [tabindex='0']").focus()
     expect(page.get_by_text(f"#{front[0].number}: ")).to_be_visible()
+    slider = page.get_by_role("slider", name="point of the Pareto front")
+    expect(slider).to_have_attribute("aria-valuetext", re.compile(rf"^#{front[0].number}: .*\(1 of {len(front)}\)"))
     page.keyboard.press("ArrowRight")
+    expect(slider).to_have_attribute("aria-valuetext", re.compile(rf"^#{front[1].number}: .*\(2 of {len(front)}\)"))
     expect(page.get_by_text(f"#{front[1].number}: ")).to_contain_text(f"(2 of {len(front)})")
     expect(page.locator('.chart.tall path[stroke="var(--text)"]')).to_have_count(1)
     page.keyboard.press("End")

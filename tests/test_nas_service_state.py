@@ -110,6 +110,22 @@ def test_a_file_that_was_written_anew_is_read_from_its_beginning(tmp_path: Path,
     assert tail.generation == 1
 
 
+def test_a_long_line_without_an_end_is_not_read_again_before_it_grew(tmp_path: Path) -> None:
+    def bytes_read() -> int:
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    file, size = tmp_path / "lines", 1 << 23
+    file.write_bytes(b"one\n" + b"x" * size)
+    tail = Tail(file)
+    assert tail.read() == (False, [b"one"])
+    before = bytes_read()
+    assert tail.read() == (False, [])
+    assert bytes_read() - before < size / 2
+    with open(file, "ab") as more:
+        more.write(b"\n")
+    assert tail.read() == (False, [b"x" * size])
+
+
 def test_a_study_that_starts_over_is_a_new_one(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     write_study(run, "default", make_trials(9), 9)

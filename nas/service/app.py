@@ -27,6 +27,10 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
     (PermissionError, 502), (TimeoutError, 504), (OSError, 507),
 )  # fmt: skip
 
+# For which the page of a browser that fell silent is kept, so that it goes on where it was and is not loaded again;
+# 0.4 of it a browser may be too busy to say that it is there.
+_RECONNECT_SECONDS = 30.0
+
 
 def create_api(service: Service) -> FastAPI:
     """The API alone, without pages and without a guard: what tests call in their own process."""
@@ -34,7 +38,7 @@ def create_api(service: Service) -> FastAPI:
         title="nas", summary="Searches of a supernet's subnets.", openapi_url="/api/openapi.json",
         docs_url=None, redoc_url=None,
     )  # fmt: skip
-    app.state.service, app.state.hub = service, Hub(service.library)
+    app.state.service, app.state.hub = service, Hub(service.looks)
     app.include_router(api.router)
     for kind, code in _CODES:
         app.add_exception_handler(kind, _answer(code))
@@ -74,7 +78,10 @@ def create_app(
 
     app = create_api(service)
     pages.register(service)
-    ui.run_with(app, title="nas", dark=None, storage_secret=secrets.token_hex(32), show_welcome_message=False)
+    ui.run_with(
+        app, title="nas", dark=None, storage_secret=secrets.token_hex(32), show_welcome_message=False,
+        reconnect_timeout=_RECONNECT_SECONDS,
+    )  # fmt: skip
     app.add_middleware(Guard, token=token, hosts=tuple(hosts))
     return app
 
@@ -102,9 +109,9 @@ async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     parts = []
     for one in error.errors():
-        given = one.get("input")
-        shown = "" if isinstance(given, dict | list | None) else f", not {reprlib.repr(given)}"
-        parts.append(f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}{shown}")
+        given, text = one.get("input"), one["msg"].removeprefix("Value error, ")
+        named = isinstance(given, dict | list | None) or repr(given) in text
+        parts.append(f"{'.'.join(map(str, one['loc']))}: {text}{'' if named else f', not {reprlib.repr(given)}'}")
     return _detail(422, "; ".join(parts))
 
 

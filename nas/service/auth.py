@@ -60,7 +60,6 @@ class Guard:
     token: what a request has to bring, as `Authorization: Bearer …` or as the cookie that `/login` gives for it. None
     lets everyone of this machine in: then `hosts` are the only names by which it may be called, so that a page of a
     foreign name that resolves here (DNS rebinding) gets nothing.
-    `/healthz` alone, which says nothing but "ok", needs no token: probes have none.
     Whatever changes something, and every socket, has to come from a page of this service where a browser says so.
     """
 
@@ -131,7 +130,7 @@ class Guard:
             headers
         ):  # a proxy's clients share an address
             return _refuse(429, "too many wrong tokens; wait a minute")
-        if scope["path"] == "/healthz" or (scope["path"] == "/login" and self._token is not None):
+        if scope["path"] == "/login" and self._token is not None:
             return None
         if not self._authorised(headers):
             if "authorization" in headers:

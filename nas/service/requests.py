@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from nas import strategies
 from nas.quantities import LATENCY
-from nas.run import Run
+from nas.run import Run, check_study_name
 from nas.service.paths import inside
 from nas.service.study_view import StudyView
 from search_spaces.limits import Limit, checked_limit
@@ -18,7 +17,6 @@ from search_spaces.limits import Limit, checked_limit
 if TYPE_CHECKING:
     from nas.profiles import Profile
 
-_STUDY = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$"
 _LOWEST = {"macs": "--min-macs", "params": "--min-params", "top1": "--min-top1"}
 _HIGHEST = {
     "macs": "--max-macs", "params": "--max-params", "peak_memory": "--max-memory",
@@ -77,7 +75,7 @@ class PreflightSettings(_Settings):
 class SearchSettings(_Resources, PreflightSettings):
     """A new search, or more of one that has the same settings."""
 
-    study: str = Field(default="default", pattern=_STUDY)
+    study: str = Field(default="default", min_length=1, max_length=100)
     strategy: str = strategies.DEFAULT_STRATEGY
     n_trials: int = Field(default=100, ge=1, le=1_000_000)
     objectives: list[str] = Field(default_factory=lambda: ["top1", "macs"], min_length=1, max_length=4)
@@ -88,8 +86,8 @@ class SearchSettings(_Resources, PreflightSettings):
     @field_validator("study", mode="before")
     @classmethod
     def _named(cls, study: Any) -> Any:
-        if isinstance(study, str) and not re.fullmatch(_STUDY, study):
-            raise ValueError(f"{study!r} is no name; valid: up to 100 of A-Z, a-z, 0-9, '.', '_' and '-', no '.' first")
+        if isinstance(study, str):
+            check_study_name(study)
         return study
 
     def check(self, run: Run, root: Path) -> None:

@@ -22,24 +22,30 @@ class Tail:
     generation: int = 0
     _inode: int = field(default=-1, repr=False)
     _last: bytes = field(default=b"", repr=False)
+    _looked: tuple[int, int, int] | None = field(default=None, repr=False)
 
     def read(self) -> tuple[bool, list[bytes]]:
         """Whether the file starts over, and the whole lines that were appended; what is no file has none.
 
-        A last line without its end is left for the next time. Raises OSError for a file that may not be read.
+        A last line without its end is left for the next time; a file that is as it was, whatever its length, is not
+        read again. Raises OSError for a file that may not be read.
         """
         try:
             if not self.path.is_file():  # opening a pipe would wait for who writes it
                 raise FileNotFoundError
             with open(self.path, "rb") as file:
                 status = os.fstat(file.fileno())
+                looked = (status.st_ino, status.st_size, status.st_mtime_ns)
+                if looked == self._looked:
+                    return False, []
                 again = self._starts_over(file.fileno(), status)
                 if again:
                     self.generation += 1
                     self.offset, self._last = 0, b""
                 self._inode = status.st_ino
                 file.seek(self.offset)
-                data = file.read()
+                data = file.read(max(0, status.st_size - self.offset))
+                self._looked = looked
         except FileNotFoundError:
             return False, []
         end = data.rfind(b"\n") + 1

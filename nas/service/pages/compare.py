@@ -14,7 +14,7 @@ from nas.quantities import show_limit
 from nas.service import theme
 from nas.service.pages import charts
 from nas.service.pages.charts import Options, Unit
-from nas.service.pages.layout import call, chart, empty, frame, link, missing, panel
+from nas.service.pages.layout import ANSWER_SECONDS, call, chart, empty, frame, link, missing, panel
 from nas.service.service import Service
 from nas.service.state import study_names
 from nas.service.study_view import StudyView
@@ -28,7 +28,7 @@ _SYMBOLS = ("circle", "rect", "diamond", "triangle", "roundRect", "pin", "arrow"
 def register(service: Service) -> None:
     """The page `/compare?study=RUN/STUDY&study=…`."""
 
-    @ui.page("/compare")
+    @ui.page("/compare", response_timeout=ANSWER_SECONDS)
     async def page(study: Annotated[list[str] | None, Query()] = None) -> None:
         names = list(dict.fromkeys(study or []))[:_MOST]
         try:

@@ -44,6 +44,8 @@ class FrontSteps:
             self._slider.value = place
         elif self._marked:
             self._mark()
+        if shown := self._trial:
+            self._slider.props["aria-valuetext"] = self._words(shown)  # else its position is read out, a mere count
         if not self._marked:
             self._text.text = "Arrow keys go along the front, Enter opens the architecture." if last else ""
 
@@ -52,14 +54,17 @@ class FrontSteps:
         place = int(self._slider.value or 0)
         return self._trials[place] if 0 <= place < len(self._trials) else None
 
+    def _words(self, trial: Trial) -> str:
+        names = (self._front.y.metric, self._front.x.metric)
+        figures = ", ".join(f"{charts.label(name)} {charts.show(name, trial.metrics[name])}" for name in names)
+        return f"#{trial.number}: {figures} ({self._trials.index(trial) + 1} of {len(self._trials)})"
+
     def _mark(self) -> None:
         trial = self._trial
         if trial is None:
             return
         self._marked = True
-        names = (self._front.y.metric, self._front.x.metric)
-        figures = ", ".join(f"{charts.label(name)} {charts.show(name, trial.metrics[name])}" for name in names)
-        self._text.text = f"#{trial.number}: {figures} ({self._trials.index(trial) + 1} of {len(self._trials)})"
+        self._text.text = self._slider.props["aria-valuetext"] = self._words(trial)
         self._element.run_chart_method("setOption", {"series": [self._front.ring(trial)]})
 
     def _open(self) -> None:

@@ -17,6 +17,8 @@ from nas.service.pages.charts import Options
 
 T = TypeVar("T")
 
+ANSWER_SECONDS = 60.0  # for a page: late, as when fifty are asked for at once, it is better than an error
+
 _CHIPS = {
     "searching": ("live", "play_arrow"), "training": ("live", "play_arrow"), "running": ("live", "play_arrow"),
     "finished": ("good", "check"), "exhausted": ("good", "done_all"), "trained": ("good", "check"),

@@ -9,7 +9,7 @@ from nicegui import ui
 from nas.profiles import Profile
 from nas.run import Run
 from nas.service import reach
-from nas.service.pages.layout import call, empty, frame, guarded, link, missing, panel
+from nas.service.pages.layout import ANSWER_SECONDS, call, empty, frame, guarded, link, missing, panel
 from nas.service.pages.search_fields import SearchFields
 from nas.service.requests import SearchSettings
 from nas.service.service import Service
@@ -22,7 +22,7 @@ _WAIT_SECONDS = 15.0  # for a study to appear, before the page says that it take
 def register(service: Service) -> None:
     """The page `/new?run=RUN`; `&clone=STUDY` fills the form with a study's settings."""
 
-    @ui.page("/new")
+    @ui.page("/new", response_timeout=ANSWER_SECONDS)
     async def page(run: str | None = None, clone: str | None = None) -> None:
         try:
             runs = await call(service.library.runs)

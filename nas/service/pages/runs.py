@@ -10,7 +10,7 @@ from nicegui import ui
 from nas.quantities import show_limit, show_quantity
 from nas.service import state
 from nas.service.pages import charts
-from nas.service.pages.layout import ago, call, chip, chip_look, duration, empty, frame, link, panel
+from nas.service.pages.layout import ANSWER_SECONDS, ago, call, chip, chip_look, duration, empty, frame, link, panel
 from nas.service.service import Service
 
 _REFRESH_SECONDS = 2.0
@@ -33,7 +33,7 @@ _COLUMNS = (
 def register(service: Service) -> None:
     """The page `/`."""
 
-    @ui.page("/")
+    @ui.page("/", response_timeout=ANSWER_SECONDS)
     async def page() -> None:
         summaries = await call(state.run_summaries, service.library)
         with frame("Runs", "Runs"):

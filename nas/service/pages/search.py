@@ -7,43 +7,47 @@ from typing import Any
 from nicegui import events, ui
 
 from nas.quantities import show_limit
-from nas.service import state
+from nas.service.looks import Look
 from nas.service.pages import architecture, charts
 from nas.service.pages.controls import Controls
 from nas.service.pages.front import FrontChart
 from nas.service.pages.front_steps import FrontSteps
-from nas.service.pages.layout import Tiles, call, chart, duration, empty, frame, link, missing, panel
+from nas.service.pages.layout import ANSWER_SECONDS, Tiles, chart, duration, empty, frame, link, missing, panel
 from nas.service.pages.trials import TrialsTable
 from nas.service.service import Service
 from nas.service.study_view import StudyView
 
 _REFRESH_SECONDS = 1.0
+_DRAWING_SECONDS = 20.0  # after which a browser is asked once more whether it has drawn
 _TILES = ("Evaluations", "Best feasible", "Front", "Hypervolume", "Workers", "Speed", "Time left")
 
 
 def register(service: Service) -> None:
     """The page `/search/RUN/STUDY`; `?trial=N` opens an architecture."""
 
-    @ui.page("/search/{run_id}/{study}")
+    @ui.page("/search/{run_id}/{study}", response_timeout=ANSWER_SECONDS)
     async def page(run_id: str, study: str, trial: int | None = None) -> None:
+        look = service.looks.of(run_id, study)
         try:
-            view = await call(service.library.study, run_id, study)
+            view = await look.refresh()
         except LookupError as error:
             missing(error)
             return
         with frame(study, "Runs", [("Runs", "/"), (run_id, link("training", run_id))]):
-            _SearchPage(service, run_id, view).build(trial)
+            _SearchPage(service, run_id, look, view).build(trial)
 
 
 class _SearchPage:
-    """What one browser shows of a study. `_draw` brings it up to date and sends differences."""
+    """What one browser shows of a study. `_draw` brings it up to date and sends differences.
 
-    def __init__(self, service: Service, run_id: str, view: StudyView) -> None:
-        self._service, self._run_id, self._view = service, run_id, view
+    What is the same for all browsers comes from `look`, which reads and computes it once for them.
+    """
+
+    def __init__(self, service: Service, run_id: str, look: Look, view: StudyView) -> None:
+        self._service, self._run_id, self._look, self._view = service, run_id, look, view
         self._generation, self._drawn = view.generation, -1
-        self._ready = False
         self._now: tuple[str, int] | None = None
-        self._worker_rows: list[dict[str, Any]] | None = None
+        self._worker_rows: list[dict[str, Any]] = []
 
     def build(self, trial: int | None) -> None:
         """All elements; then a timer."""
@@ -67,7 +71,7 @@ class _SearchPage:
             with panel("Trials", "Choose a number to see the architecture."):
                 self._table = TrialsTable(self._view, self._open)
             with panel("Workers"):
-                self._workers = ui.element("div").classes("w-full")
+                self._workers = _workers_table()
         self._draw()
         ui.timer(_REFRESH_SECONDS, self._refresh, immediate=False)
         if trial is not None:
@@ -130,29 +134,30 @@ class _SearchPage:
 
     async def _refresh(self) -> None:
         try:
-            await call(self._service.library.study, self._run_id, self._view.name)
-        except LookupError:  # the study's file was taken away: what is on the page stays
+            view = await self._look.refresh()
+            if self._look.summary["n_trials"] != self._drawn:
+                # The answer comes once the charts are there and what was told before is drawn: a slow browser is told
+                # less often, and never more than it can draw.
+                await self._front_chart.run_chart_method("getWidth", timeout=_DRAWING_SECONDS)
+                view = await self._look.refresh()
+        except (LookupError, TimeoutError):  # the study's file was taken away, and the page stays; or it draws still
             return
-        if self._view.generation != self._generation:
+        if self._front_chart.is_deleted:
+            return
+        if view is not self._view or view.generation != self._generation:
             ui.navigate.reload()
             return
-        if not self._ready:  # a browser that is still loading its charts would lose what it is told
-            try:
-                await self._front_chart.run_chart_method("getWidth", timeout=3.0)
-            except TimeoutError:
-                return
-            self._ready = True
         self._draw()
 
     def _draw(self) -> None:
-        now = (self._view.state, len(self._view.trials))
+        summary = self._look.summary
+        now = (summary["state"], summary["n_trials"])
         if now == self._now and now[0] != "searching":
             return
         self._now = now
-        summary = state.study_summary(self._view)
         self._tiles.set(_values(summary))
         self._controls.show(summary["state"])
-        number = len(self._view.trials)
+        number = summary["n_trials"]
         self._waiting.set_visibility(not number)
         self._charts.set_visibility(bool(number))
         self._show_workers(summary["workers"])
@@ -165,7 +170,8 @@ class _SearchPage:
             if series := self._front.add(self._view.trials):
                 self._front_chart.run_chart_method("setOption", {"series": series})
                 self._steps.show(self._front)
-            for element, options in ((self._volume, self._volume_options()), (self._best, self._best_options())):
+            for element, make in ((self._volume, self._volume_options), (self._best, self._best_options)):
+                options = self._look.once(make.__name__, make)
                 element.run_chart_method("setOption", {"series": options["series"]})
         self._table.refresh()
         over, failed = summary["n_infeasible"], summary["n_failed"]
@@ -183,16 +189,9 @@ class _SearchPage:
             }
             for row in workers["by_worker"][:50]
         ]
-        if rows == self._worker_rows:
-            return
-        self._worker_rows = rows
-        self._workers.clear()
-        columns = (("worker", "Worker", "left"), ("trials", "Trials", "right"), ("seconds", "Mean evaluation", "right"))
-        with self._workers:
-            ui.table(
-                columns=[{"name": n, "label": label, "field": n, "align": align} for n, label, align in columns],
-                rows=rows, row_key="worker", pagination=10,
-            ).props("flat dense").classes("w-full")  # fmt: skip
+        if rows != self._worker_rows:
+            self._worker_rows = rows
+            self._workers.update_rows(rows)
 
     def _clicked(self, event: events.EChartPointClickEventArguments) -> None:
         if isinstance(event.data, list) and len(event.data) == 3:
@@ -201,6 +200,13 @@ class _SearchPage:
     def _open(self, number: int) -> None:
         with self._front_box:
             architecture.show(self._service, self._run_id, self._view, number)
+
+
+def _workers_table() -> ui.table:
+    columns = (("worker", "Worker", "left"), ("trials", "Trials", "right"), ("seconds", "Mean evaluation", "right"))
+    named = [{"name": name, "label": label, "field": name, "align": align} for name, label, align in columns]
+    table = ui.table(columns=named, rows=[], row_key="worker", pagination=10)
+    return table.props("flat dense").classes("w-full")
 
 
 def _values(summary: dict[str, Any]) -> dict[str, tuple[str, str]]:

@@ -11,7 +11,7 @@ from nas.quantities import show_quantity
 from nas.service import drawing, reach
 from nas.service.pages import charts
 from nas.service.pages.charts import Options
-from nas.service.pages.layout import Tiles, call, chart, empty, frame, link, missing, panel
+from nas.service.pages.layout import ANSWER_SECONDS, Tiles, call, chart, empty, frame, link, missing, panel
 from nas.service.service import Service
 from search_spaces.network import NetworkSpace
 
@@ -21,7 +21,7 @@ _BINS = 36
 def register(service: Service) -> None:
     """The page `/space/RUN`."""
 
-    @ui.page("/space/{run_id}")
+    @ui.page("/space/{run_id}", response_timeout=ANSWER_SECONDS)
     async def page(run_id: str) -> None:
         try:
             run = await call(service.library.run, run_id)

@@ -10,7 +10,19 @@ from nicegui import ui
 from nas.service.pages import charts
 from nas.service.pages.charts import Options
 from nas.service.pages.devices import devices
-from nas.service.pages.layout import Tiles, call, chart, chip, duration, empty, frame, link, missing, panel
+from nas.service.pages.layout import (
+    ANSWER_SECONDS,
+    Tiles,
+    call,
+    chart,
+    chip,
+    duration,
+    empty,
+    frame,
+    link,
+    missing,
+    panel,
+)
 from nas.service.service import Service
 from nas.service.training_view import TrainingView
 
@@ -33,7 +45,7 @@ _SUBNETS = (
 def register(service: Service) -> None:
     """The page `/training/RUN`."""
 
-    @ui.page("/training/{run_id}")
+    @ui.page("/training/{run_id}", response_timeout=ANSWER_SECONDS)
     async def page(run_id: str) -> None:
         try:
             view = await call(service.library.training, run_id)
