@@ -256,7 +256,7 @@ PARTS = {
 }
 
 
-def _thinned(data: ImageData, step: int) -> ImageData:
+def thinned(data: ImageData, step: int) -> ImageData:
     def thin(split: Split) -> Split:
         return Split(split.images[::step].clone(), split.labels[::step].clone())
 
@@ -278,7 +278,7 @@ def main() -> None:
     supernet = trained(data, 500, 0, options.keep / "supernet.safetensors")
     trials = evolved(supernet, data, options.keep / "evolved.npz")
     archs = trials.archs[-GENERATION:]
-    data = _thinned(data, options.part_of_images)
+    data = thinned(data, options.part_of_images)
     part = PARTS[options.part]
     if options.part != "peak":
         print(machine.describe())
