@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import resource
 import subprocess
 import sys
 import time
@@ -205,7 +204,7 @@ def growth(supernet: Supernet, data: ImageData, archs: list[Arch]) -> None:
 
 def memory(supernet: Supernet, data: ImageData, archs: list[Arch], out: argparse.Namespace) -> None:
     """Peak resident memory of a process that evaluates 16 candidates at once under several settings."""
-    for setting in ("0", "64e6", "256e6", "1e9"):
+    for setting in ("32e6", "64e6", "128e6", "256e6", "1e9"):
         command = [sys.executable, __file__, "peak", "--data", out.data, "--keep", str(out.keep), "--memory", setting]
         print(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip(), flush=True)
 
@@ -213,19 +212,24 @@ def memory(supernet: Supernet, data: ImageData, archs: list[Arch], out: argparse
 def peak(supernet: Supernet, data: ImageData, archs: list[Arch], out: argparse.Namespace) -> None:
     """What `memory` runs: a few images, as the peak does not depend on how many batches there are."""
     few = Split(data.validation.images[:250], data.validation.labels[:250])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     evaluator = fast.FastEvaluator(
-        supernet, data.calibration.images[:500], few, data.mean, data.std, memory=int(out.memory) or 1
+        supernet, data.calibration.images[:500], few, data.mean, data.std, memory=int(out.memory)
     )
-    if out.memory:
-        evaluator.evaluate(archs[:16])
-        groups = len(list(evaluator._groups([evaluator._subnet(arch) for arch in archs[:16]])))
-        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(
-            f"memory {out.memory:.0e}: {groups} groups, peak {after / 1024:.0f} MiB, {(after - before) / 1024:.0f} more"
-        )
-    else:
-        print(f"before: {before / 1024:.0f} MiB")
+    evaluator.evaluate(archs[:1])  # what torch allocates once
+    groups = len(list(evaluator._groups([evaluator._subnet(arch) for arch in archs[:16]])))
+    Path("/proc/self/clear_refs").write_text("5")  # the peak from now on, not that of loading the data
+    before = _resident("VmRSS")
+    evaluator.evaluate(archs[:16])
+    print(
+        f"memory {out.memory / 1e6:.0f} MB: {groups} groups, peak {_resident('VmHWM') - before:.0f} MB above the "
+        f"{before:.0f} MB of the process with its data"
+    )
+
+
+def _resident(field: str) -> float:
+    """MB of this process, by the kernel's account."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024 / 1e6
 
 
 def search(supernet: Supernet, data: ImageData, archs: list[Arch], out: argparse.Namespace) -> None:
@@ -256,7 +260,7 @@ PARTS = {
 }
 
 
-def _thinned(data: ImageData, step: int) -> ImageData:
+def thinned(data: ImageData, step: int) -> ImageData:
     def thin(split: Split) -> Split:
         return Split(split.images[::step].clone(), split.labels[::step].clone())
 
@@ -278,7 +282,7 @@ def main() -> None:
     supernet = trained(data, 500, 0, options.keep / "supernet.safetensors")
     trials = evolved(supernet, data, options.keep / "evolved.npz")
     archs = trials.archs[-GENERATION:]
-    data = _thinned(data, options.part_of_images)
+    data = thinned(data, options.part_of_images)
     part = PARTS[options.part]
     if options.part != "peak":
         print(machine.describe())

@@ -1,11 +1,13 @@
 """Training strategies side by side, at equal cost.
 
     python benchmarks/training_strategies.py --data cifar10:DIR --out DIR [--budget 1e15] [--space resnet_cifar]
+        [--image-size 16]
 
 Every strategy trains the same supernet for the whole number of epochs that comes closest to --budget multiply-adds,
 forward and backward (counted as three forward passes; a probe of a sampler as one). Then each is searched under
-10, 20, 40 and 80M MACs, and its ranking is compared with the same stand-alone trainings (`nas trust`), which are made
-once. Prints a table in Markdown; an interrupted call goes on where it was.
+10, 20, 40 and 80M MACs (of 32 pixels; so many fewer as images are smaller), and its ranking is compared with the same
+stand-alone trainings (`nas trust`), which are made once. Prints a table in Markdown; an interrupted call goes on where
+it was.
 """
 
 from __future__ import annotations
@@ -59,36 +61,36 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--space", default="resnet_cifar")
     parser.add_argument("--budget", type=float, default=1e15, help="multiply-adds of a training")
+    parser.add_argument(
+        "--image-size", type=int, default=32, help="pixels; smaller images make longer trainings affordable"
+    )
     parser.add_argument("--images", type=int, default=43_000, help="of the training split")
     parser.add_argument("--trials", type=int, default=100, help="of each search")
     parser.add_argument("--archs", type=int, default=12, help="trained alone")
     parser.add_argument("--alone-epochs", type=int, default=20)
+    parser.add_argument("--num-workers", type=int, help="of each search; as `nas search` chooses unless given")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", choices=list(STRATEGIES), default=list(STRATEGIES))
     args = parser.parse_args()
-    print(f"{args.space}, {args.budget:.2g} multiply-adds a strategy, seed {args.seed}, {describe()}\n")
-    columns = [f"≤ {show_quantity(limit)}" for limit in LIMITS]
+    print(
+        f"{args.space}, {args.image_size} pixels, {args.budget:.2g} multiply-adds a strategy, {args.trials} trials a "
+        f"search, seed {args.seed}, {describe()}\n"
+    )
+    columns = [f"≤ {show_quantity(limit)}" for limit in limits(args.image_size)]
     print("| " + " | ".join(["strategy", "epochs", "minutes", *columns, "Kendall"]) + " |")
     print("|---" * (len(columns) + 4) + "|")
     alone: Path | None = None
     for name in args.only:
-        folder = args.out / name.replace(", ", "-").replace(" ", "_")
-        cells, alone = measure(name, folder, alone, args)
+        cells, alone = measure(name, folder_of(name, args), alone, args)
         print("| " + " | ".join([name, *cells]) + " |", flush=True)
 
 
 def measure(name: str, folder: Path, alone: Path | None, args: argparse.Namespace) -> tuple[list[str], Path]:
     """The strategy's row of the table, and where the stand-alone trainings are."""
-    config = TrainConfig(**STRATEGIES[name], seed=args.seed)
-    epochs = affordable_epochs(catalog.get(args.space), config, args.images, args.budget)
     started = time.monotonic()
-    with TrainingProgress(stderr(), folder / "tensorboard", quiet=True) as progress:
-        run = train(
-            args.space, args.data, folder, resume=(folder / "run.json").exists(), epochs=epochs, seed=args.seed,
-            on_start=progress.start, on_record=progress.record, **STRATEGIES[name],
-        )  # fmt: skip
+    run = trained(name, folder, args)
     minutes = (time.monotonic() - started) / 60
-    best = [best_under(run, limit, args.trials) for limit in LIMITS]
+    best = [best_under(run, limit, args) for limit in limits(args.image_size)]
     if alone is not None and not (folder / "trust").exists():
         shutil.copytree(alone, folder / "trust")
     report = trust_run(run, archs=args.archs, epochs=args.alone_epochs)
@@ -98,11 +100,33 @@ def measure(name: str, folder: Path, alone: Path | None, args: argparse.Namespac
         if kendall["value"] is None
         else f"{kendall['value']:.2f} ({', '.join(f'{v:.2f}' for v in kendall['interval'])})"
     )
-    return [str(epochs), f"{minutes:.0f}", *best, tau], folder / "trust"
+    return [str(run.recipe.epochs), f"{minutes:.0f}", *best, tau], folder / "trust"
 
 
-def best_under(run: Run, limit: float, trials: int) -> str:
-    study = search_run(run, n_trials=trials, study_name=f"under-{show_quantity(limit)}", limits={"macs": limit})
+def folder_of(name: str, args: argparse.Namespace) -> Path:
+    return args.out / name.replace(", ", "-").replace(" ", "_")
+
+
+def trained(name: str, folder: Path, args: argparse.Namespace) -> Run:
+    config = TrainConfig(**STRATEGIES[name], seed=args.seed)
+    epochs = affordable_epochs(catalog.get(args.space, image_size=args.image_size), config, args.images, args.budget)
+    with TrainingProgress(stderr(), folder / "tensorboard", quiet=True) as progress:
+        return train(
+            args.space, args.data, folder, resume=(folder / "run.json").exists(), image_size=args.image_size,
+            epochs=epochs, seed=args.seed, on_start=progress.start, on_record=progress.record, **STRATEGIES[name],
+        )  # fmt: skip
+
+
+def limits(image_size: int) -> list[float]:
+    """MACs."""
+    return [limit * (image_size / 32) ** 2 for limit in LIMITS]
+
+
+def best_under(run: Run, limit: float, args: argparse.Namespace) -> str:
+    study = search_run(
+        run, n_trials=args.trials, study_name=f"under-{show_quantity(limit)}", limits={"macs": limit},
+        num_workers=args.num_workers,
+    )  # fmt: skip
     return f"{study.best.metrics['top1']:.2%}" if study.best else "none"
 
 
