@@ -207,10 +207,12 @@ def test_a_linked_journal_is_no_study(tmp_path: Path) -> None:
         Library(tmp_path / "root").study("run", "s")
 
 
-def test_two_folders_of_one_id_are_one_run(tmp_path: Path) -> None:
-    make_run(tmp_path / "a" / "b")
-    make_run(tmp_path / "a~b")
-    assert list(Library(tmp_path).runs()) == ["a~b"]
+def test_a_tilde_in_a_folders_name_is_no_slash(tmp_path: Path) -> None:
+    folders = [tmp_path / "a" / "b", tmp_path / "a~b", tmp_path / "a~" / "b", tmp_path / "a" / "~b"]
+    made = {make_run(folder).path for folder in folders}
+    library = Library(tmp_path)
+    assert {library.run(run_id).path for run_id in library.runs()} == made
+    assert set(library.runs()) >= {"a~b", "a~.~b"}
 
 
 def test_a_run_that_was_made_anew_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

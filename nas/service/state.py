@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from nas.service.training_view import TrainingView
 from nas.status import read_status
 
 SEPARATOR = "~"  # between the folders of a run's id, where a path has a slash
+_TILDE = "~.~"  # a tilde of a folder's own name: no folder between two slashes is called "."
 
 _DEPTH = 4  # folders below the root in which runs are looked for
 _SCAN_SECONDS = 1.0  # for which a listing is believed, or
@@ -29,7 +30,7 @@ class UnknownError(LookupError):
 
 
 class Library:
-    """The runs in a folder and below it, by id: the folder's path from the root, with `~` for each slash.
+    """The runs in a folder and below it, by id: the path from the root, `~` for each slash and `~.~` for a tilde.
 
     Ids are looked up among the runs that were found and never made into paths, so nothing outside the root can be
     named; links are not followed. root: itself a run, or a folder of runs.
@@ -120,11 +121,15 @@ class Library:
                 if description.is_symlink() or not description.is_file():
                     continue
                 children.clear()
-                run, run_id = Run.open(path), SEPARATOR.join(below) or path.name
+                run, run_id = Run.open(path), _id_of(below or path.parts[-1:])
                 json.dumps([run_id, run.description], ensure_ascii=False).encode()
                 yield run_id, run
             except (ValueError, OSError):  # broken, of a name that is no text, or not ours to read
                 continue
+
+
+def _id_of(folders: Iterable[str]) -> str:
+    return SEPARATOR.join(folder.replace(SEPARATOR, _TILDE) for folder in folders)
 
 
 def study_names(run: Run) -> list[str]:
