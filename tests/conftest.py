@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import ray_clusters
+import trusts
 import warm_python
 from filelock import FileLock
 
@@ -93,6 +94,18 @@ def trained_run(once: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
+def trusted(trained_run: Path, once: Callable[..., Path]) -> Path:
+    """A copy of `trained_run` with a few subnets trained alone for an epoch. Not to be written to."""
+    from nas.trust import trust_run
+
+    def trust(folder: Path) -> None:
+        shutil.copytree(trained_run, folder / "run")
+        trust_run(folder / "run", archs=trusts.N, epochs=1, device="cpu")
+
+    return once("trusted", trust) / "run"
+
+
+@pytest.fixture(scope="session")
 def quick_checks() -> Iterator[None]:
     """Exports are checked by a Python that has torch already; by a new one in the tests of formats."""
     from nas.export import isolated
@@ -145,9 +158,49 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
+def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where there is no run yet: a shared folder, unless the test asks for another place."""
+    place = getattr(request, "param", "file")
+    if place == "file":
+        return f"file://{tmp_path}/shared/run"
+    if place == "memory":
+        return f"memory://{tmp_path.name}/run"
+    for name, value in request.getfixturevalue("s3").items():
+        monkeypatch.setenv(name, value)
+    return f"s3://bucket/{tmp_path.name}/run"
+
+
+@pytest.fixture
+def on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Continues as another machine: one that has its own mirrors of remote runs."""
+
+    def move(machine: str) -> None:
+        monkeypatch.setenv("NAS_CACHE", str(tmp_path / machine))
+
+    move("first")
+    return move
+
+
+@pytest.fixture
+def published(url: str, on: Callable[[str], None], trained_run: Path) -> str:
+    """The URL of a trained run that no machine has a mirror of."""
+    from nas.remote_storage import Storage
+
+    for name in ("run.json", "checkpoint.safetensors", "metrics.jsonl"):
+        Storage(url).upload(name, trained_run / name)
+    return url
+
+
+@pytest.fixture
 def run_copy(trained_run: Path, tmp_path: Path) -> Path:
     """A copy of `trained_run`, to be written to."""
     return Path(shutil.copytree(trained_run, tmp_path / "run"))
+
+
+@pytest.fixture
+def trusted_copy(trusted: Path, tmp_path: Path) -> Path:
+    """A copy of `trusted`, to be written to."""
+    return Path(shutil.copytree(trusted, tmp_path / "run"))
 
 
 @pytest.fixture
