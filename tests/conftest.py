@@ -20,6 +20,8 @@ from filelock import FileLock
 
 # One thread each: as fast for networks this small, and tests do not slow one another down where they run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No process a CPU at once for each Ray that a test or command starts: actors with variables, as ours, use none of them.
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -34,7 +36,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 LONG = (
     "docs", "launch", "strategies", "faults", "service_jobs", "ray_train", "interrupt", "finetune", "ray_tune",
-    "export_formats", "resume", "service_pages", "jobs_ray", "nas_loop", "remote_s3", "trust",
+    "export_formats", "resume", "service_pages", "nas_loop", "remote_s3", "trust",
 )  # fmt: skip
 
 
@@ -86,9 +88,9 @@ def trained_run(once: Callable[..., Path]) -> Path:
     """A run folder of the digits space, trained for three epochs by the command itself. Not to be written to."""
 
     def train(folder: Path) -> None:
-        command = [sys.executable, "-m", "nas.cli", "train", "--space", "digits", "--data", "digits", "--epochs", "3"]
-        root = Path(__file__).parent.parent
-        subprocess.run([*command, "--batch-size", "64", "-o", str(folder / "run")], check=True, cwd=root)
+        command = [warm_python.python(), "-m", "nas.cli", "train", "--space", "digits", "--data", "digits"]
+        options = ["--epochs", "3", "--batch-size", "64", "-o", str(folder / "run")]
+        subprocess.run([*command, *options], check=True, cwd=Path(__file__).parent.parent)
 
     return once("trained", train) / "run"
 
