@@ -37,6 +37,7 @@ def pytest_xdist_auto_num_workers() -> int:
 LONG = (
     "docs", "launch", "strategies", "faults", "service_jobs", "ray_train", "interrupt", "finetune", "ray_tune",
     "export_formats", "resume", "service_pages", "nas_loop", "remote_s3", "trust",
+    "nas_training", "supernet_train", "supernet_model", "samplers", "mixture",
 )  # fmt: skip
 
 
