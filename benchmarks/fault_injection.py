@@ -31,6 +31,7 @@ from ray.cluster_utils import Cluster
 from nas.run import Run
 from nas.store import read_study
 
+PYTHON = sys.executable  # what runs the searches
 KINDS = ("worker", "machine", "driver")
 MOST_BETWEEN = 4  # evaluations between two kills
 PATIENCE = 300.0  # seconds without an evaluation after which the search counts as stuck
@@ -107,7 +108,7 @@ class Search:
     def __init__(self, run: Run, n_trials: int, options: list[str]) -> None:
         self.run, self.process = run, None
         self._command = [
-            sys.executable,
+            PYTHON,
             "-m",
             "nas.cli",
             "search",

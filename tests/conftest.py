@@ -14,11 +14,14 @@ from pathlib import Path
 
 import pytest
 import ray_clusters
+import trusts
 import warm_python
 from filelock import FileLock
 
 # One thread each: as fast for networks this small, and tests do not slow one another down where they run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No process a CPU at once for each Ray that a test or command starts: actors with variables, as ours, use none of them.
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -33,7 +36,8 @@ def pytest_xdist_auto_num_workers() -> int:
 
 LONG = (
     "docs", "launch", "strategies", "faults", "service_jobs", "ray_train", "interrupt", "finetune", "ray_tune",
-    "export_formats", "resume", "service_pages", "jobs_ray", "nas_loop", "remote_s3", "trust",
+    "export_formats", "resume", "service_pages", "nas_loop", "remote_s3", "trust",
+    "nas_training", "supernet_train", "supernet_model", "samplers", "mixture",
 )  # fmt: skip
 
 
@@ -85,11 +89,23 @@ def trained_run(once: Callable[..., Path]) -> Path:
     """A run folder of the digits space, trained for three epochs by the command itself. Not to be written to."""
 
     def train(folder: Path) -> None:
-        command = [sys.executable, "-m", "nas.cli", "train", "--space", "digits", "--data", "digits", "--epochs", "3"]
-        root = Path(__file__).parent.parent
-        subprocess.run([*command, "--batch-size", "64", "-o", str(folder / "run")], check=True, cwd=root)
+        command = [warm_python.python(), "-m", "nas.cli", "train", "--space", "digits", "--data", "digits"]
+        options = ["--epochs", "3", "--batch-size", "64", "-o", str(folder / "run")]
+        subprocess.run([*command, *options], check=True, cwd=Path(__file__).parent.parent)
 
     return once("trained", train) / "run"
+
+
+@pytest.fixture(scope="session")
+def trusted(trained_run: Path, once: Callable[..., Path]) -> Path:
+    """A copy of `trained_run` with a few subnets trained alone for an epoch. Not to be written to."""
+    from nas.trust import trust_run
+
+    def trust(folder: Path) -> None:
+        shutil.copytree(trained_run, folder / "run")
+        trust_run(folder / "run", archs=trusts.N, epochs=1, device="cpu")
+
+    return once("trusted", trust) / "run"
 
 
 @pytest.fixture(scope="session")
@@ -145,9 +161,49 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
+def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where there is no run yet: a shared folder, unless the test asks for another place."""
+    place = getattr(request, "param", "file")
+    if place == "file":
+        return f"file://{tmp_path}/shared/run"
+    if place == "memory":
+        return f"memory://{tmp_path.name}/run"
+    for name, value in request.getfixturevalue("s3").items():
+        monkeypatch.setenv(name, value)
+    return f"s3://bucket/{tmp_path.name}/run"
+
+
+@pytest.fixture
+def on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Continues as another machine: one that has its own mirrors of remote runs."""
+
+    def move(machine: str) -> None:
+        monkeypatch.setenv("NAS_CACHE", str(tmp_path / machine))
+
+    move("first")
+    return move
+
+
+@pytest.fixture
+def published(url: str, on: Callable[[str], None], trained_run: Path) -> str:
+    """The URL of a trained run that no machine has a mirror of."""
+    from nas.remote_storage import Storage
+
+    for name in ("run.json", "checkpoint.safetensors", "metrics.jsonl"):
+        Storage(url).upload(name, trained_run / name)
+    return url
+
+
+@pytest.fixture
 def run_copy(trained_run: Path, tmp_path: Path) -> Path:
     """A copy of `trained_run`, to be written to."""
     return Path(shutil.copytree(trained_run, tmp_path / "run"))
+
+
+@pytest.fixture
+def trusted_copy(trusted: Path, tmp_path: Path) -> Path:
+    """A copy of `trusted`, to be written to."""
+    return Path(shutil.copytree(trusted, tmp_path / "run"))
 
 
 @pytest.fixture

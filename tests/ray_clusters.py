@@ -19,11 +19,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+import warm_python
 
 BIN = Path(sys.executable).parent
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}",
-    "RAY_prestart_worker_first_driver": "0",  # else a process a CPU at once, of which actors with variables use none
 }  # fmt: skip
 # each once, in an order of this process's own, and below the ports that the system gives to outgoing connections
 _ports = iter(random.Random(os.getpid()).sample(range(20_000, 32_000), 12_000))
@@ -82,6 +82,7 @@ def started_cluster(token: str) -> Iterator[dict[str, str]]:
     """
     with temporary_folder() as folder, ExitStack() as stack:
         environment = {**os.environ, **QUIET, "HOME": str(folder), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+        environment["PATH"] = f"{warm_python.folder()}:{environment['PATH']}"  # which the `python` of a job is found by
         gcs, dashboard = free_port(), free_port()
         head = ["--head", "--port", gcs, "--dashboard-host", "127.0.0.1", "--dashboard-port", dashboard]
         head += ["--ray-client-server-port", free_port(), "--num-cpus", 0, "--temp-dir", folder / "h"]

@@ -21,6 +21,7 @@ from workers.evaluator import CallableEvaluator, EvaluatorSpec
 from workers.pool import Result, Task, run_task
 
 SLOW = ("gp",)  # strategies whose every proposal takes about half a second
+FITTING = (*SLOW, "predictor", "tpe")  # those that fit a model, which takes most of the time of the tests
 
 
 def length(name: str, n: int) -> int:

@@ -7,13 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-from nas.run import Run
-from nas.service.study_view import StudyView
 
 ROOT = Path(__file__).parent.parent
 
@@ -185,183 +181,6 @@ def test_bad_input_is_named_with_exit_code_2(nas, trained_run, tmp_path, argumen
     assert sorted(f.name for f in trained_run.iterdir()) == before
 
 
-@pytest.mark.parametrize("damage", ["truncated", "foreign", "missing"])
-def test_a_damaged_checkpoint_is_named_with_exit_code_1(nas, run_copy, damage):
-    (run_copy / "checkpoint.safetensors.previous").unlink()
-    file = run_copy / "checkpoint.safetensors"
-    if damage == "missing":
-        file.unlink()
-    else:
-        file.write_bytes(file.read_bytes()[:1000] if damage == "truncated" else b"hello")
-    code, _, err = nas("search", run_copy, "--num-workers", 0)
-    assert code == 1
-    assert str(file) in err
-    assert "Traceback" not in err
-
-
-def test_a_truncated_checkpoint_falls_back_to_the_previous_one(nas, run_copy, caplog):
-    file = run_copy / "checkpoint.safetensors"
-    file.write_bytes(file.read_bytes()[:1000])
-    code, out, _ = nas("search", run_copy, "--num-workers", 0, "--n-trials", 2)
-    assert code == 0
-    assert "2 trials" in out
-    assert "is damaged" in caplog.text
-    assert "stands at step 36 of 54" in caplog.text
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": "other"}'])
-def test_a_damaged_run_description_is_named(nas, run_copy, content):
-    (run_copy / "run.json").write_text(content)
-    code, _, err = nas("search", run_copy)
-    assert code == 2
-    assert "run.json" in err
-
-
-def picture_folder(root, per_class=8):
-    """Two classes of coloured pictures, of mixed sizes and modes."""
-    rng = np.random.default_rng(0)
-    for label, name in enumerate(("dark", "light")):
-        (root / name).mkdir(parents=True)
-        for i in range(per_class):
-            size = (8 + i % 3, 9)
-            pixels = rng.integers(120 * label, 120 * label + 100, (*size, 3), dtype=np.uint8)
-            image = Image.fromarray(pixels)
-            (image.convert("L") if i % 2 else image).save(root / name / f"{i}.png")
-    return root
-
-
-def test_a_folder_of_mixed_pictures_trains_and_a_corrupt_one_is_named(nas, tmp_path, caplog):
-    root = picture_folder(tmp_path / "pictures", per_class=20)
-    bad = root / "dark" / "bad.png"
-    bad.write_bytes((root / "dark" / "0.png").read_bytes()[:40])
-    common = [
-        "--space",
-        "digits",
-        "--data",
-        f"folder:{root}",
-        "--image-size",
-        "8",
-        "--epochs",
-        "1",
-        "--batch-size",
-        "8",
-    ]
-    code, _, err = nas("train", *common, "-o", tmp_path / "run")
-    assert code == 2
-    assert str(bad) in err
-    assert "--skip-corrupt" in err
-    code, _, err = nas("train", *common, "-o", tmp_path / "run", "--skip-corrupt")
-    assert code == 0, err
-    assert "1 corrupt images" in caplog.text
-    description = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert description["classes"] == ["dark", "light"]
-    assert description["space"]["in_channels"] == 3
-    assert nas("search", tmp_path / "run", "--n-trials", 2, "--num-workers", 0)[0] == 0
-
-    (root / "empty").mkdir()
-    code, _, err = nas("train", *common, "-o", tmp_path / "other")
-    assert code == 2
-    assert "empty" in err
-
-
-def test_a_space_of_the_users_own_in_a_yaml_file(nas, tmp_path):
-    file = tmp_path / "tiny.yaml"
-    file.write_text("name: tiny\nnum_pools: 1\nstages:\n  - {depths: [1, 2], widths: [4, 8], kernels: [3, 5]}\n")
-    code, _, err = nas("train", "--space", file, "--data", "digits", "--epochs", 1, "-o", tmp_path / "run")
-    assert code == 0, err
-    assert nas("search", tmp_path / "run", "--n-trials", 3, "--num-workers", 0)[0] == 0
-    code, out, _ = nas("pareto", tmp_path / "run", "--json")
-    assert json.loads(out)["n_trials"] == 3
-    file.write_text("name: tiny\nstages:\n  - {depths: [1], widths: [4], kernel: [3]}\n")
-    code, _, err = nas("train", "--space", file, "--data", "digits", "-o", tmp_path / "bad")
-    assert code == 2
-    assert "tiny.yaml:3: stages[0].kernel is no field of a stage; valid: a mapping of depths, widths, kernels" in err
-
-
-def test_a_small_space_that_is_exhausted_ends_cleanly(nas, tmp_path):
-    file = tmp_path / "four.yaml"
-    file.write_text("name: four\nnum_pools: 0\nstages:\n  - {depths: [1, 2], widths: [4, 8]}\n")
-    assert nas("train", "--space", file, "--data", "digits", "--epochs", 1, "-o", tmp_path / "run")[0] == 0
-    code, out, err = nas("search", tmp_path / "run", "--n-trials", 50, "--num-workers", 0)
-    assert code == 0
-    assert "4 trials" in out
-    assert "no further architecture" in err
-    code, out, err = nas("studies", tmp_path / "run")
-    assert "exhausted" in out
-    assert "nas resume" not in err
-    (row,) = json.loads(nas("studies", tmp_path / "run", "--json")[1])
-    assert (row["n_trials"], row["n_asked"], row["exhausted"]) == (4, 50, True)
-    code, out, err = nas("resume", tmp_path / "run", "--n-trials", 60)
-    assert (code, "no further architecture" in err) == (0, True)
-    view = StudyView(Run.open(tmp_path / "run"), "default")
-    view.refresh()
-    assert view.state == "exhausted"
-
-
-def npz_file(path, seed=0, size=8, classes=4):
-    rng = np.random.default_rng(seed)
-    images = rng.integers(0, 256, (200, size, size), dtype=np.uint8)
-    np.savez(path, images=images, labels=np.arange(200) % classes)
-    return path
-
-
-@pytest.mark.parametrize("change", [{"seed": 1}, {"size": 16}, {"classes": 3}], ids=str)
-def test_data_that_changed_after_training_is_refused(nas, tmp_path, change):
-    """Scores of other images would stand beside the old ones, and test images might have been trained on."""
-    data = npz_file(tmp_path / "d.npz")
-    assert nas("train", "--space", "digits", "--data", f"npz:{data}", "--epochs", 1, "-o", tmp_path / "run")[0] == 0
-    assert nas("search", tmp_path / "run", "--num-workers", 0, "--n-trials", 2)[0] == 0
-    npz_file(data, **change)
-    for command in (["search", "--num-workers", 0, "--n-trials", 3], ["export", "--best", "-o", tmp_path / "model"]):
-        code, _, err = nas(command[0], tmp_path / "run", *command[1:])
-        assert code == 2
-        assert "is not what" in err
-        assert "has changed since" in err
-    assert not (tmp_path / "model").exists()
-
-
-def test_a_run_works_from_any_folder(nas, tmp_path, monkeypatch):
-    npz_file(tmp_path / "d.npz")
-    monkeypatch.chdir(tmp_path)
-    assert nas("train", "--space", "digits", "--data", "npz:d.npz", "--epochs", 1, "-o", "run")[0] == 0
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    assert nas("search", "../run", "--num-workers", 0, "--n-trials", 2)[0] == 0
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda d: d.pop("space"), "lacks 'space'"),
-        (lambda d: d.pop("recipe"), "lacks 'recipe'"),
-        (lambda d: d["data"].update(foo=1), "foo"),
-        (lambda d: d["data"].update(image_size="8"), "image size is '8'"),
-        (lambda d: d.update(data="digits"), "run.json"),
-        (lambda d: d["recipe"].update(foo=1), "foo"),
-        (lambda d: d["space"].update(name=["a"]), "name is ['a']; valid: a text"),
-    ],
-)
-def test_an_edited_run_description_is_named(nas, run_copy, change, message):
-    file = run_copy / "run.json"
-    description = json.loads(file.read_text())
-    change(description)
-    file.write_text(json.dumps(description))
-    code, _, err = nas("search", run_copy, "--num-workers", 0)
-    assert code == 2
-    assert str(file) in err
-    assert message in err
-
-
-def test_a_checkpoint_of_another_space_is_named(nas, run_copy):
-    file = run_copy / "run.json"
-    description = json.loads(file.read_text())
-    description["space"]["stages"][0]["widths"] = [16, 24]
-    file.write_text(json.dumps(description))
-    code, _, err = nas("search", run_copy, "--num-workers", 0)
-    assert code == 2
-    assert "checkpoint.safetensors is a checkpoint of another space" in err
-
-
 def test_export_touches_nothing_but_its_folder(nas, trained_run, tmp_path):
     for name in ("m.partial", "m.failed"):
         (tmp_path / name).mkdir()
@@ -380,14 +199,6 @@ def test_export_into_the_current_empty_folder(nas, trained_run, tmp_path, monkey
     assert nas("export", trained_run, "--arch", json.dumps(genes), "-o", ".")[0] == 0
     files = ["README.md", "certificate.json", "config.json", "model.py", "model.safetensors"]
     assert sorted(p.name for p in tmp_path.iterdir()) == files
-
-
-def test_names_with_dollar_signs_are_no_formulas(nas, tmp_path):
-    file = tmp_path / "odd.yaml"
-    file.write_text('name: "a$b^$c_{"\nnum_pools: 0\nstages:\n  - {depths: [1], widths: [4, 8]}\n')
-    code, _, err = nas("train", "--space", file, "--data", "digits", "--epochs", 1, "-o", tmp_path / "run")
-    assert code == 0, err
-    assert nas("search", tmp_path / "run", "--num-workers", 0, "--n-trials", 2)[0] == 0
 
 
 def test_a_picture_that_cannot_be_written_costs_only_the_picture(nas, run_copy, caplog):
@@ -410,23 +221,6 @@ def test_a_terminal_without_unicode_gets_the_table(run_copy):
     done = light_python(code, environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("2 trials") == 2
-
-
-def test_two_trainings_of_one_run_are_refused(nas, run_copy):
-    from nas.run import Run, writing
-
-    with writing(Run.open(run_copy)):
-        code, _, err = nas("train", "-o", run_copy, "--resume")
-    assert code == 2
-    assert "is being trained by another process" in err
-
-
-def test_folders_named_like_splits_are_not_taken_for_classes(nas, tmp_path):
-    for split in ("train", "validation"):
-        picture_folder(tmp_path / "photos" / split)
-    code, _, err = nas("train", "--space", "digits", "--data", f"folder:{tmp_path / 'photos'}", "-o", tmp_path / "run")
-    assert code == 2
-    assert "train, validation: name the splits train/ and test/ (or val/)" in err
 
 
 def test_the_help_names_every_strategy(nas):

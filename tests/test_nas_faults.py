@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import warm_python
 from ray.cluster_utils import Cluster
 
+from benchmarks import fault_injection
 from benchmarks.fault_injection import Search, inject, kill_machine, raylet, start_cluster
 from nas.run import Run
 from nas.store import read_study
 
-N_TRIALS = 40
+N_TRIALS = 240  # one worker takes longer than a second machine to join
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +26,7 @@ def ray_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(fault_injection, "PYTHON", warm_python.python())
 
 
 @pytest.fixture
@@ -55,7 +58,10 @@ def test_machines_that_join_are_used_and_those_that_leave_are_not_missed(run_cop
         first = cluster.add_node(num_cpus=1)
         search.wait_for(5)
         cluster.add_node(num_cpus=1)
-        search.wait_for(15)
+        while len(search.workers()) < 2:
+            assert search.process is not None
+            assert search.process.poll() is None, search.log()
+            time.sleep(0.1)
         kill_machine(raylet(first))  # for good: from here on one worker waits
         search.finish()
     finally:

@@ -1,4 +1,4 @@
-"""`nas launch`, `jobs`, `logs` and `stop` on clusters of two nodes: a launched search is the search."""
+"""`nas launch`, `jobs`, `logs` and `stop`, and the service's searches, on clusters of two nodes."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import devices
 import pytest
 import ray_clusters
 import warm_python
+from services import ROOT, serving
 
-from nas.launching import check_visible
-from nas.run import RunError
+from nas.client import Client
+from nas.run import Run
 from nas.searching import open_study, search_run
+from nas.store import read_study
 from workers.ray_jobs import Jobs
 
-ROOT = Path(__file__).parent.parent
 Nas = Callable[..., tuple[int, str, str]]
 TOKEN = "0123456789abcdef" * 2
+RUN, STUDY = "Lauf 1 日本", "Größe-α"  # of the service
 SEARCH = ["--n-trials", "80", "--max-macs", "3M", "--seed", "5"]
 
 
@@ -197,16 +201,6 @@ def test_a_job_that_does_not_see_the_run_says_so(cluster: str, nas: Nas, tmp_pat
     assert f"error: job {job_id} failed" in err
 
 
-def test_missing_data_are_named(run_copy: Path, tmp_path: Path) -> None:
-    check_visible(str(run_copy))
-    check_visible("s3://bucket/run")
-    description = json.loads((run_copy / "run.json").read_text())
-    description["data"]["spec"] = f"folder:{tmp_path / 'photos'}"
-    (run_copy / "run.json").write_text(json.dumps(description))
-    with pytest.raises(RunError, match=f"has no {tmp_path / 'photos'}, the run's data set"):
-        check_visible(str(run_copy))
-
-
 def test_another_version_of_ray_is_refused_before_anything_is_submitted(
     cluster: str, nas: Nas, run_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,32 +215,49 @@ def test_another_version_of_ray_is_refused_before_anything_is_submitted(
     assert nas("jobs", "--json", "--address", cluster)[1] == before
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--max-macs", "10k"], "macs ≤ 10k (nearest reachable: 312.6k)"),
-        (["--max-macs", "lots"], "'lots' is not a quantity"),
-        (["--n-trials", "0"], "greater than or equal to 1"),
-        (["--n-trails", "9"], "No such option"),
-        (["--strategy", "magic"], "unknown strategy 'magic'; valid: "),
-        (["--objective", "accuracy"], "unknown metric 'accuracy'; valid: top1, macs, params"),
-        (["--study-name", "../x"], "study name '../x' is not valid"),
-        (["--score", "calibrated"], "nas trust"),
-        (["--address", "head:6379"], "address is 'head:6379'; valid: http://host:port"),
-    ],
-    ids=lambda value: value[1] if isinstance(value, list) else "",
-)
-def test_what_the_search_would_refuse_is_refused_here(
-    nas: Nas, trained_run: Path, options: list[str], message: str
+def test_a_service_stops_and_resumes_searches_on_its_cluster(
+    token_cluster: dict[str, str], trained_run: Path, tmp_path: Path
 ) -> None:
-    """Before any server is asked: there is none at this address."""
-    code, out, err = nas("launch", trained_run, "--address", "http://127.0.0.1:1", *options)
-    assert (code, out) == (2, "")
-    assert message in err
+    """Those it started there, and one that began on this machine; their names are in several scripts."""
+    shutil.copytree(trained_run, tmp_path / "root" / RUN)
+    settings = {"n_trials": 80, "strategy": "random", "seed": 5, "limits": {"macs": 3e6}}
+    local = Run.open(tmp_path / "root" / RUN)
+    profiles = [devices.profile(local.space, name) for name in ("slow", "fast")]
+    beyond_any_option = {"latency_ms_slow": (None, 1e3), "peak_memory": (1.0, 1e9)}
+    search_run(
+        local, n_trials=4, num_workers=0, strategy="random", study_name="local", limits=beyond_any_option,
+        profiles=[profiles[0], replace(profiles[1], device=profiles[1].device | {"threads": 2})],
+    )  # fmt: skip
+    address = token_cluster["RAY_API_SERVER_ADDRESS"]
+    with serving(tmp_path / "root", "--address", address, **token_cluster) as url:
+        client = Client(url)
+        job = client.start(RUN, study=STUDY, num_workers=1, **settings)
+        assert job["ray_id"].startswith(f"nas-{STUDY}-")
+        _until(lambda: _n_trials(client) > 3)
+        assert client.study(RUN, STUDY)["state"] == "searching"
+        client.stop(RUN, STUDY)
+        assert client.job(job["id"])["state"] == "stopped"
+        done = _n_trials(client)
+        assert 3 < done < 80
+        again = client.resume(RUN, STUDY, num_workers=2)
+        assert client.wait(again["id"])["state"] == "succeeded"
+        moved = client.resume(RUN, "local", n_trials=8, num_workers=1)
+        assert moved["ray_id"].startswith("nas-local-")
+        assert client.wait(moved["id"])["state"] == "succeeded"
+    with serving(tmp_path / "root", "--address", address, **token_cluster) as url:
+        assert [job["state"] for job in Client(url).jobs()] == ["succeeded", "succeeded", "stopped"]
+    assert len(read_study(local.study(STUDY)).trials) == 80
+    workers = [trial.worker for trial in read_study(local.study("local")).trials]
+    assert len(workers) == 8
+    assert set(workers[:4]).isdisjoint(workers[4:])
 
 
-def test_an_address_without_a_jobs_server_is_named(nas: Nas, trained_run: Path) -> None:
-    for arguments in (["launch", trained_run], ["jobs"], ["logs", "x"], ["logs", "x", "-f"], ["stop", "x"]):
-        code, out, err = nas(*arguments, "--address", "http://127.0.0.1:1")
-        assert (code, out) == (1, "")
-        assert err.startswith("error: no Ray jobs server answers at http://127.0.0.1:1: ")
+def _n_trials(client: Client) -> int:
+    return next((int(study["n_trials"]) for study in client.studies(RUN) if study["study"] == STUDY), 0)
+
+
+def _until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 180
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.1)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from search_cases import (
-    SLOW,
+    FITTING,
     ShufflingPool,
     choice_problem,
     choice_space,
@@ -60,7 +60,7 @@ def test_the_history_does_not_depend_on_the_workers(name: str, problem: Problem)
     n = length(name, 80)
     expected = history(in_process(problem, name, n_trials=n, lookahead=n // 10))
     assert len(expected) == n
-    for seed, size in enumerate((1, 2, 8, 30) if name in SLOW else (1, 2, 2, 8, 8, 30)):
+    for seed, size in enumerate((1, 2, 8, 30) if name in FITTING else (1, 2, 2, 8, 8, 30)):
         pool = ShufflingPool(spec_of(flaky_score), size, seed)
         assert history(run(problem, name, pool, n, n // 10)) == expected
 

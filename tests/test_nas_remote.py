@@ -1,86 +1,23 @@
-"""Runs on remote storage: what is pulled, kept, published and refused, and whole commands on a real S3 server."""
+"""Runs on remote storage: what is pulled, kept, published and refused."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
+from remotes import EVERYWHERE, JOURNAL, history, search, search_unpublished
 
 from nas import remote
 from nas.cache import EvaluationCache
-from nas.remote_lock import STALE_SECONDS, WriterLock
 from nas.remote_storage import RemoteError, Storage
-from nas.run import Run, RunError, folder_of, writing
-from nas.searching import open_study, search_run
+from nas.run import Run, RunError, writing
+from nas.searching import open_study
 from supernet import checkpoint
 from supernet.header import CheckpointError
-
-ROOT = Path(__file__).parent.parent
-JOURNAL = "studies/default.journal"
-
-
-EVERYWHERE = pytest.mark.parametrize("url", ["memory", "file", "s3"], indirect=True)
-
-
-@pytest.fixture
-def url(request, tmp_path, monkeypatch):
-    """Where there is nothing yet: a shared folder, unless the test asks for another place."""
-    place = getattr(request, "param", "file")
-    if place == "file":
-        return f"file://{tmp_path}/shared/run"
-    if place == "memory":
-        return f"memory://{tmp_path.name}/run"
-    for name, value in request.getfixturevalue("s3").items():
-        monkeypatch.setenv(name, value)
-    return f"s3://bucket/{tmp_path.name}/run"
-
-
-@pytest.fixture
-def on(monkeypatch, tmp_path):
-    """Continues as another machine: one that has its own mirrors."""
-
-    def move(machine):
-        monkeypatch.setenv("NAS_CACHE", str(tmp_path / machine))
-
-    move("first")
-    return move
-
-
-@pytest.fixture
-def published(url, on, trained_run):
-    """The URL of a trained run that no machine has a mirror of."""
-    copy_to(url, trained_run)
-    return url
-
-
-def copy_to(url, folder):
-    for name in ("run.json", "checkpoint.safetensors", "metrics.jsonl"):
-        Storage(url).upload(name, folder / name)
-
-
-def search(run, n_trials, **options):
-    return search_run(run, n_trials=n_trials, num_workers=0, limits={"macs": 3e6}, **options)
-
-
-def search_unpublished(url, n_trials, **options):
-    """A search on this machine's mirror alone, as one that was killed before it could publish."""
-    run = Run.open(url)
-    run.checkpoint  # noqa: B018 - which takes it
-    search(run.path, n_trials, **options)
-    return run.path
-
-
-def history(study):
-    return [(t.number, t.arch.key, t.state, dict(t.metrics)) for t in study.trials]
 
 
 @EVERYWHERE
@@ -228,54 +165,6 @@ def test_changes_are_published_however_the_block_ends(published, ended):
     assert f"{JOURNAL}.lock" not in Storage(published).list()
 
 
-def test_one_machine_writes_a_study_and_others_write_other_studies(published, on):
-    first = Run.open(published)
-    with first.publishing(first.study("default")):
-        on("second")
-        with pytest.raises(RunError, match=f"is being written by process {os.getpid()} on {socket.gethostname()}"):
-            search(published, 2)
-        search(published, 2, study_name="other")
-        on("first")
-        with pytest.raises(RunError, match="by another process of this machine"):
-            search(published, 2)
-    on("second")
-    search(published, 2)
-
-
-@EVERYWHERE
-def test_the_lock_of_a_dead_process_is_taken_over(url, tmp_path):
-    storage = Storage(url)
-
-    def lock(mirror):
-        return WriterLock(storage, JOURNAL, tmp_path / mirror / "lock", mirror)
-
-    def left(mirror, age):
-        holder = {"id": "dead", "mirror": mirror, "host": "far", "pid": 1, "time": time.time() - age}
-        storage.write(f"{JOURNAL}.lock", json.dumps(holder).encode())
-
-    left("second", STALE_SECONDS / 2)
-    with pytest.raises(RunError, match="is being written by process 1 on far"), lock("first"):
-        pass
-    with lock("second"):  # of this very mirror: a lock of the operating system says that it is dead
-        pass
-    left("second", STALE_SECONDS + 1)
-    with lock("first") as held:
-        held.renew()
-        held.check()
-        left("second", 0)  # this machine was asleep for a minute
-        held.renew()
-        with pytest.raises(RunError, match="was taken over by process 1 on far"):
-            held.check()
-    assert json.loads(storage.read(f"{JOURNAL}.lock"))["id"] == "dead"
-
-
-def test_one_machine_trains(published, on):
-    with writing(Run.open(published)):
-        on("second")
-        with pytest.raises(RunError, match="training is being written by process"), writing(Run.open(published)):
-            pass
-
-
 def checkpoint_at(step, run):
     run.path.mkdir(parents=True, exist_ok=True)
     path = run.path / "checkpoint.safetensors"
@@ -349,63 +238,3 @@ def test_a_run_that_was_removed_is_gone(published, tmp_path):
     with pytest.raises(RunError, match="there is no run folder"):
         Run.open(published)
     assert not mirror.exists()
-
-
-def test_a_new_run_wants_an_empty_place(published, nas):
-    code, _, err = nas("train", "--space", "digits", "--data", "digits", "-o", published)
-    assert (code, f"{published} is not empty; continue that run with --resume" in err) == (2, True)
-
-
-@pytest.mark.parametrize("command", [["search"], ["pareto"], ["export", "--best", "-o", "model"], ["trust"]])
-def test_no_run_there(nas, on, url, command):
-    code, _, err = nas(command[0], url, *command[1:])
-    assert (code, err) == (2, f"error: there is no run folder {url}; make one with `nas train … -o {url}`\n")
-    assert not folder_of(url).exists()
-
-
-def test_messages_name_the_url_of_a_file(nas, published):
-    Storage(published).write(JOURNAL, b"no journal\n")
-    code, _, err = nas("pareto", published)
-    assert code == 2
-    assert err.startswith(f"error: {published}/{JOURNAL} is not a study file")
-
-
-def test_pictures_and_next_steps_name_the_url(nas, published):
-    code, out, err = nas("search", published, "--n-trials", 3, "--num-workers", 0)
-    assert code == 0
-    assert out.splitlines()[-1] == f"picture: {published}/front.png"
-    assert err.splitlines()[-1] == f"next: nas export {published} --best -o DIR"
-    assert Storage(published).read("front.png").startswith(b"\x89PNG")
-
-
-def test_what_cannot_be_reached_is_an_error_without_a_traceback(nas, on, tmp_path):
-    assert nas("pareto", "nope://x/run")[::2] == (
-        2,
-        "error: nope://x/run cannot be opened: Protocol not known: nope; valid: a folder, or a URL of file, s3, gs, "
-        "abfs, memory or another protocol of fsspec\n",
-    )
-    without = "import sys; sys.modules['s3fs'] = None; sys.argv = ['nas', 'pareto', 's3://x/run']"
-    done = subprocess.run(
-        [sys.executable, "-c", f"{without}; from nas import cli; cli.main()"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr == (
-        "error: s3://x/run cannot be opened: s3:// needs a package that is not installed: "
-        "pip install 'nas-service[s3]'\n"
-    )
-
-
-def test_a_missing_bucket_and_a_server_that_does_not_answer(nas, on, s3, monkeypatch):
-    for name, value in s3.items():
-        monkeypatch.setenv(name, value)
-    for arguments in (["pareto", "s3://nowhere/run"], ["train", "--space", "digits", "--data", "digits", "-o"]):
-        code, _, err = nas(*arguments, *["s3://nowhere/run"] * (arguments[0] == "train"))
-        assert (code, "there is no bucket 'nowhere'" in err, "Traceback" in err) == (1, True, False)
-
-
-def test_a_local_run_has_no_mirror(nas, on, run_copy, tmp_path):
-    before = {file.name for file in run_copy.iterdir()}
-    assert nas("search", run_copy, "--n-trials", 2, "--num-workers", 0)[0] == 0
-    assert {file.name for file in run_copy.iterdir()} - before == {"studies", "evaluations.jsonl", "front.png"}
-    assert not (tmp_path / "first").exists()

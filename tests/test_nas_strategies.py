@@ -65,11 +65,10 @@ def test_proposals_are_new_valid_and_within_the_limits(name: str, problem_name: 
 
 @every_problem
 def test_the_seed_decides_everything(name: str, problem_name: str) -> None:
-    n = length(name, 60)
-    again, other = (history(drive(make_strategy(name, PROBLEMS[problem_name](), seed), n)) for seed in (0, 1))
-    first = history(driven(name, problem_name)[:n])
-    assert first == again
-    assert first != other
+    first = history(driven(name, problem_name)[: length(name, 60)])
+    assert first == history(drive(make_strategy(name, PROBLEMS[problem_name]()), length(name, 60)))
+    other = history(drive(make_strategy(name, PROBLEMS[problem_name](), seed=1), 5))
+    assert first[:5] != other
 
 
 @every_problem
@@ -113,7 +112,7 @@ def test_the_global_random_state_is_left_alone(name: str) -> None:
     assert (np.random.get_state()[1] == before).all()  # type: ignore[index]
 
 
-@pytest.mark.parametrize("limit", [None, 9])
+@pytest.mark.parametrize("limit", [None, 6])
 def test_a_small_space_is_exhausted_and_ends(name: str, limit: float | None) -> None:
     problem = choice_problem(limit, genes=2 if name in SLOW else 3, choices=4)
     trials = drive(make_strategy(name, problem), 1000)

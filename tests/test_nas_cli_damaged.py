@@ -1,0 +1,81 @@
+"""Run folders that were damaged, edited or are in use: what is wrong is named."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from nas.run import Run, writing
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "missing"])
+def test_a_damaged_checkpoint_is_named_with_exit_code_1(nas, run_copy, damage):
+    (run_copy / "checkpoint.safetensors.previous").unlink()
+    file = run_copy / "checkpoint.safetensors"
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:1000] if damage == "truncated" else b"hello")
+    code, _, err = nas("search", run_copy, "--num-workers", 0)
+    assert code == 1
+    assert str(file) in err
+    assert "Traceback" not in err
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_previous_one(nas, run_copy, caplog):
+    file = run_copy / "checkpoint.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    code, out, _ = nas("search", run_copy, "--num-workers", 0, "--n-trials", 2)
+    assert code == 0
+    assert "2 trials" in out
+    assert "is damaged" in caplog.text
+    assert "stands at step 36 of 54" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": "other"}'])
+def test_a_damaged_run_description_is_named(nas, run_copy, content):
+    (run_copy / "run.json").write_text(content)
+    code, _, err = nas("search", run_copy)
+    assert code == 2
+    assert "run.json" in err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.pop("space"), "lacks 'space'"),
+        (lambda d: d.pop("recipe"), "lacks 'recipe'"),
+        (lambda d: d["data"].update(foo=1), "foo"),
+        (lambda d: d["data"].update(image_size="8"), "image size is '8'"),
+        (lambda d: d.update(data="digits"), "run.json"),
+        (lambda d: d["recipe"].update(foo=1), "foo"),
+        (lambda d: d["space"].update(name=["a"]), "name is ['a']; valid: a text"),
+    ],
+)
+def test_an_edited_run_description_is_named(nas, run_copy, change, message):
+    file = run_copy / "run.json"
+    description = json.loads(file.read_text())
+    change(description)
+    file.write_text(json.dumps(description))
+    code, _, err = nas("search", run_copy, "--num-workers", 0)
+    assert code == 2
+    assert str(file) in err
+    assert message in err
+
+
+def test_a_checkpoint_of_another_space_is_named(nas, run_copy):
+    file = run_copy / "run.json"
+    description = json.loads(file.read_text())
+    description["space"]["stages"][0]["widths"] = [16, 24]
+    file.write_text(json.dumps(description))
+    code, _, err = nas("search", run_copy, "--num-workers", 0)
+    assert code == 2
+    assert "checkpoint.safetensors is a checkpoint of another space" in err
+
+
+def test_two_trainings_of_one_run_are_refused(nas, run_copy):
+    with writing(Run.open(run_copy)):
+        code, _, err = nas("train", "-o", run_copy, "--resume")
+    assert code == 2
+    assert "is being trained by another process" in err
