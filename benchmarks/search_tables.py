@@ -20,6 +20,7 @@ OPS = {"0": "none", "1": "skip", "2": "conv1x1", "3": "conv3x3", "4": "pool3x3"}
 OP_MACS = {"none": 0.0, "skip": 0.0, "conv1x1": 1.0, "conv3x3": 9.0, "pool3x3": 0.0}  # per pixel and pair of channels
 CELL_LIMIT = 20.0  # of 54: the best cells are beyond it
 BUDGETS = (50, 100, 250, 500)
+DATA_SETS = {"cells": "c10", "cifar100-cells": "c100", "imagenet16-cells": "in16"}  # the latter two chose nothing
 
 
 @dataclass(frozen=True)
@@ -46,26 +47,28 @@ class Task:
 
 def load_tasks(folder: Path) -> dict[str, Task]:
     """Every task that the tables in `folder` allow."""
-    return {task.name: task for task in [*_cells(folder / "nas_bench_201.csv.gz"), _pooling(folder)]}
+    with gzip.open(folder / "nas_bench_201.csv.gz", "rt") as text:
+        cells = {tuple(OPS[op] for op in row["ops"]): row for row in csv.DictReader(text)}
+    tasks = [task for name, column in DATA_SETS.items() for task in _cells(cells, name, column)]
+    return {task.name: task for task in [*tasks, _pooling(folder)]}
 
 
-def _cells(file: Path) -> list[Task]:
-    with gzip.open(file, "rt") as text:
-        rows = {tuple(OPS[op] for op in row["ops"]): row for row in csv.DictReader(text)}
+def _cells(rows: Mapping[tuple[str, ...], Mapping[str, str]], name: str, column: str) -> list[Task]:
+    """Searched by the validation accuracy after 12 epochs, judged by the test accuracy after 200."""
     space = ChoiceSpace({f"edge{i}": tuple(OPS.values()) for i in range(6)}, "nas_bench_201")
     cost = batch_cost(lambda arch: {"macs": sum(OP_MACS[op] for op in arch.values())})
 
     def evaluate(arch: Any) -> dict[str, float]:
-        return {"top1": float(rows[tuple(arch.values())]["c10_val_e12"]) / 100}
+        return {"top1": float(rows[tuple(arch.values())][f"{column}_val_e12"]) / 100}
 
     def judge(arch: Any) -> float:
-        return float(rows[tuple(arch.values())]["c10_test_e200"])
+        return float(rows[tuple(arch.values())][f"{column}_test_e200"])
 
     one, two = {"top1": "maximize"}, {"top1": "maximize", "macs": "minimize"}
     return [
-        Task("cells", Problem(space, one, {}, cost), evaluate, judge, BUDGETS),
-        Task("cells-limited", Problem(space, one, {"macs": CELL_LIMIT}, cost), evaluate, judge, BUDGETS),
-        Task("cells-two", Problem(space, two, {}, cost), evaluate, judge, BUDGETS),
+        Task(name, Problem(space, one, {}, cost), evaluate, judge, BUDGETS),
+        Task(f"{name}-limited", Problem(space, one, {"macs": CELL_LIMIT}, cost), evaluate, judge, BUDGETS),
+        Task(f"{name}-two", Problem(space, two, {}, cost), evaluate, judge, BUDGETS),
     ]
 
 
