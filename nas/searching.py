@@ -16,7 +16,7 @@ from nas.problem import Problem
 from nas.profiles import Profile, contexts, contexts_of, costs_with, keep
 from nas.quantities import LATENCY
 from nas.run import Run, RunError
-from nas.trust_report import load_calibration, require_calibration, require_calibration_of
+from nas.trust_report import is_recalibrated, load_calibration, require_calibration, require_calibration_of
 from search_spaces.arch import Arch
 from search_spaces.feasible import preflight
 from search_spaces.limits import Limit
@@ -211,7 +211,7 @@ def calibrated(calibration: Calibration) -> Derivation:
 
 
 def open_study(run: Run | str | Path, study_name: str = "default") -> Study:
-    """A study of the run, without torch or ray; one that was searched on other weights than the run has is a warning.
+    """A study of the run, without torch or ray; one of other weights or another calibration than the run's warns.
 
     Raises RunError listing the studies there are for an unknown name.
     """
@@ -222,6 +222,10 @@ def open_study(run: Run | str | Path, study_name: str = "default") -> Study:
             "study %r was searched on weights that %s no longer has (trained further since): "
             "its scores are not those of an exported subnet",
             study_name, run.path,
+        )  # fmt: skip
+    elif is_recalibrated(run, stored.identity.context):
+        log.warning(
+            "study %r was scored by another calibration than %s has now (`nas trust` ran since)", study_name, run.path
         )  # fmt: skip
 
     from nas.study import Study

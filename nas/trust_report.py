@@ -208,6 +208,14 @@ def require_calibration_of(run: Run, study_name: str, before: str | None, calibr
     )
 
 
+def is_recalibrated(run: Run, context: Mapping[str, str]) -> bool:
+    """Whether a study of this context was scored by another calibration than the run has for the same weights."""
+    try:
+        return "calibration" in context and load_calibration(run, context["weights"]).identity != context["calibration"]
+    except RunError:  # it has none for them, which whoever asks for one is told
+        return False
+
+
 def _again(run: Run, written: Mapping[str, Any]) -> str:
     """The command that makes a report or a calibration again, with the options of the one that was written."""
     command = f"nas trust {shlex.quote(str(run))}"

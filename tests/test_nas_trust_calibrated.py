@@ -60,7 +60,7 @@ def test_calibrated_metrics_are_the_calibrations_and_the_cache_stays_raw(trusted
     assert "top1_interval" not in summarize(inherited)["front"][0]
 
 
-def test_a_study_keeps_its_score_and_its_calibration(trusted_copy):
+def test_a_study_keeps_its_score_and_its_calibration(trusted_copy, caplog):
     search_run(trusted_copy, n_trials=3, num_workers=0, score="calibrated")
     search_run(trusted_copy, n_trials=3, num_workers=0, study_name="raw")
     for name, now in (("default", "inherited"), ("raw", "calibrated")):
@@ -74,12 +74,19 @@ def test_a_study_keeps_its_score_and_its_calibration(trusted_copy):
     with pytest.raises(RunError, match=r"context\.calibration is \w{16} in the study and \w{16} now") as refused:
         search_run(trusted_copy, n_trials=5, num_workers=0, score="calibrated")
     assert both in str(refused.value)
+    another = f"study 'default' was scored by another calibration than {trusted_copy} has now"
+    open_study(trusted_copy, "raw")
+    assert "another calibration" not in caplog.text
     assert len(open_study(trusted_copy).trials) == 4
+    assert another in caplog.text
+    caplog.clear()
     (trusted_copy / "calibrations.json").unlink()
     with pytest.raises(RunError, match="the study's was made with options that are not recorded"):
         search_run(trusted_copy, n_trials=5, num_workers=0, score="calibrated")
     trust_run(trusted_copy, archs=N, epochs=1, device="cpu")  # as the message says
     assert len(search_run(trusted_copy, n_trials=5, num_workers=0, score="calibrated").trials) == 5
+    open_study(trusted_copy)
+    assert "another calibration" not in caplog.text
 
 
 def test_an_unknown_score_and_a_missing_calibration_are_refused_before_torch_is_imported(trained_run):
