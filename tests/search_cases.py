@@ -25,8 +25,8 @@ FITTING = (*SLOW, "predictor", "tpe")  # those that fit a model, which takes mos
 
 
 def length(name: str, n: int) -> int:
-    """`n` trials, or as few as show a slow strategy's model at work: its first ten trials are random."""
-    return min(n, 14) if name in SLOW else n
+    """`n` trials, or as few as show a strategy's model at work: its first ten are random, of the predictor sixteen."""
+    return min(n, 14 if name in SLOW else 40) if name in FITTING else n
 
 
 def choice_space(genes: int = 6, choices: int = 4) -> ChoiceSpace:

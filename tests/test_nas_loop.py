@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,22 +65,34 @@ def test_the_history_does_not_depend_on_the_workers(name: str, problem: Problem)
         assert history(run(problem, name, pool, n, n // 10)) == expected
 
 
-@pytest.mark.usefixtures("ray_address")
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_the_history_is_the_same_from_ray_although_a_worker_dies(name: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def deadly_pool(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pool, Path]]:
+    """Two workers on Ray, and a file: one of them dies once in each folder whose name is in it."""
     from workers.ray_pool import RayPool
 
-    problem, died = choice_problem(30), tmp_path / "died"
+    current = tmp_path_factory.mktemp("deadly") / "folder"
 
     def evaluate(arch: Any) -> dict[str, float]:
+        died = Path(current.read_text()) / "died"
         if noise(arch.key) > 0.7 and not died.exists():
             died.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return flaky_score(arch)
 
     with RayPool(spec_of(evaluate), 2) as pool:
-        trials = run(problem, name, pool, length(name, 80), 4)
-    assert died.exists()
+        yield pool, current
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_history_is_the_same_from_ray_although_a_worker_dies(
+    name: str, deadly_pool: tuple[Pool, Path], tmp_path: Path
+) -> None:
+    problem, (pool, current) = choice_problem(30), deadly_pool
+    current.write_text(str(tmp_path))
+    restarted = pool.workers().restarted
+    trials = run(problem, name, pool, length(name, 80), 4)
+    assert (tmp_path / "died").exists()
+    assert pool.workers().restarted > restarted
     assert history(trials) == history(in_process(problem, name, n_trials=length(name, 80), lookahead=4))
 
 

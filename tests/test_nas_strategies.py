@@ -190,7 +190,7 @@ def mean_of_best(name: str, problem: Problem, n: int) -> float:
 
 def test_it_is_no_worse_than_random(name: str) -> None:
     problem = Problem(choice_space(20), {"top1": "maximize"}, {"macs": 300.0}, batch_cost(size_cost))
-    n = length(name, 100)
+    n = length(name, 100) if name in SLOW else 100  # as many as a model needs to have an advantage
     assert mean_of_best(name, problem, n) >= mean_of_best("random", problem, n)
 
 

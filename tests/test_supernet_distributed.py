@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 import torch.nn.functional as F
+import warm_python
 
 from search_spaces import catalog
 from search_spaces.network import NetworkSpace, Stage
@@ -26,6 +27,7 @@ from supernet.recipe import TrainConfig
 from supernet.sync_norm import global_batch_norm
 from supernet.train import SpikeError, Trainer
 
+ROOT = Path(__file__).parent.parent
 TINY = NetworkSpace("tiny", (Stage((1, 2), (4, 8), (1, 3)), Stage((1,), (8,), (3,))), 1, 1, 8, 10)
 CONFIG = TrainConfig(epochs=1, batch_size=240, lr=0.1, dropout=0.0, seed=3)
 RECIPES = {
@@ -103,7 +105,8 @@ def nan_on_rank_1(ranks: Ranks) -> None:
     trainer.train_step(images, torch.zeros(120, dtype=torch.int64))
 
 
-def work(rank: int, port: int, folder: Path) -> None:
+def work(rank: int, port: int, place: str) -> None:
+    folder = Path(place)
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
     with joined("cpu") as ranks:
@@ -127,7 +130,17 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dic
     folder = tmp_path_factory.mktemp("ranks")
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    mp.spawn(work, (port, folder), nprocs=2)
+    code = "import sys, test_supernet_distributed as tests; tests.work(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))}
+    processes = [
+        subprocess.Popen([warm_python.python(), "-c", code, str(rank), str(port), str(folder)], env=environment)
+        for rank in range(2)
+    ]
+    try:
+        assert [process.wait(300) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()  # one waits for the other where that has failed
     first, second = (torch.load(folder / f"rank{rank}.pt") for rank in range(2))
     return first, second
 

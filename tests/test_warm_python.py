@@ -34,6 +34,18 @@ def test_it_has_the_arguments_environment_folder_and_streams_of_its_program(tmp_
     assert (code, err.splitlines()[-1]) == (1, "ZeroDivisionError: division by zero")
 
 
+def test_it_ends_after_its_threads_exit_functions_and_streams_as_it_says() -> None:
+    code = (
+        "import atexit, sys, threading, time\natexit.register(print, 'at exit', end='')\n"
+        "threading.Thread(target=lambda: (time.sleep(0.1), print('thread'))).start()\n"
+    )
+    assert run(warm_python.python(), "-c", code) == (0, "thread\nat exit", "")
+    assert run(warm_python.python(), "-c", code + "sys.exit('no')") == (1, "thread\nat exit", "no\n")
+    assert run(warm_python.python(), "-c", code + "sys.exit(True)")[0] == 1
+    code, out, err = run(warm_python.python(), "-c", code + "raise KeyboardInterrupt")
+    assert (code, out, err.splitlines()[-1]) == (-signal.SIGINT, "thread\nat exit", "KeyboardInterrupt")
+
+
 def test_nothing_of_the_project_is_imported_nor_what_an_exported_model_must_do_without(tmp_path: Path) -> None:
     (tmp_path / "loaded.py").write_text("import sys; print(*sorted({m.partition('.')[0] for m in sys.modules}))")
     own = {"nas", "workers", "supernet", "search_spaces", "ray"}

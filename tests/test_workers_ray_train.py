@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from nas import distributed
 from nas.distributed import _work, train_on_ray
 from nas.run import Run
 from nas.training import Interrupted, train
@@ -49,54 +50,47 @@ def steps(run: Run) -> list[int]:
     return [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()]
 
 
-def test_two_workers_train_what_one_process_trains_and_can_be_stopped(alone: Run, tmp_path: Path) -> None:
-    """Asked to stop before the workers are there, so stopped at the first step; resumed to the end."""
-    started, records = [], []
-    settings: dict[str, Any] = {"num_workers": 2, "device": "cpu"}
-    with pytest.raises(Interrupted, match=r"continue with: nas train -o .* --resume"):
-        train_on_ray(
-            TINY, "digits", tmp_path / "run", **settings, **RECIPE,
-            on_start=lambda *at: started.append(at), should_stop=lambda: True,
-        )  # fmt: skip
-    run = train_on_ray(None, None, tmp_path / "run", **settings, resume=True, on_record=records.append)
-    assert started == [(0, 6)]
-    assert records[-1] == json.loads(run.metrics.read_text().splitlines()[-1])
-    assert_equal(run, alone)
-    assert not (run.path / "ray_train").exists()
-
-
 class Dying:
-    """A channel whose owner, rank 1, is killed when it has asked four times, once."""
+    """A channel that notes every start; its owner, rank 1, is killed when it has asked four times, once."""
 
-    def __init__(self, channel: ray_train.Channel, marker: Path) -> None:
-        self.send, self.marker, self.asked = channel.send, marker, 0
+    def __init__(self, channel: ray_train.Channel, folder: Path) -> None:
+        self._channel, self._folder, self._asked = channel, folder, 0
+
+    def send(self, message: Any) -> None:
+        if message[0] == "start":
+            with (self._folder / "starts").open("a") as file:
+                file.write(json.dumps(message[1]) + "\n")
+        self._channel.send(message)
 
     def should_stop(self) -> bool:
-        self.asked += 1
-        if os.environ["RANK"] == "1" and self.asked == 4 and not self.marker.exists():
-            self.marker.touch()
+        self._asked += 1
+        if os.environ["RANK"] == "1" and self._asked == 4 and not (self._folder / "died").exists():
+            (self._folder / "died").touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return False
+        return self._channel.should_stop()
 
 
 def work_until_killed(out: str, channel: ray_train.Channel, device: str) -> str | None:
-    return _work(out, Dying(channel, Path(out) / "died"), device)  # type: ignore[arg-type]
+    return _work(out, Dying(channel, Path(out)), device)  # type: ignore[arg-type]
 
 
-def test_a_dead_worker_is_replaced_and_training_goes_on_from_the_checkpoint(alone: Run, tmp_path: Path) -> None:
-    from nas.training import make_run
-    from supernet.distributed import Ranks
-
-    run, starts = make_run(TINY, "digits", tmp_path / "run", Ranks(0, 2), **RECIPE), []
-
-    def note(message: tuple[str, Any]) -> None:
-        if message[0] == "start":
-            starts.append(message[1])
-
-    ray_train.run_on_ray(partial(work_until_killed, str(run.path)), 2, run.path, device="cpu", on_message=note)
+def test_two_workers_train_what_one_process_trains_though_stopped_and_killed(
+    alone: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked to stop before the workers are there, so stopped at the first step. Resumed, with a worker that dies in the
+    second epoch, so that all go on from the end of the first."""
+    started, records = [], []
+    settings: dict[str, Any] = {"num_workers": 2, "device": "cpu", "on_start": lambda *at: started.append(at)}
+    with pytest.raises(Interrupted, match=r"continue with: nas train -o .* --resume"):
+        train_on_ray(TINY, "digits", tmp_path / "run", **settings, **RECIPE, should_stop=lambda: True)
+    monkeypatch.setattr(distributed, "_work", work_until_killed)
+    run = train_on_ray(None, None, tmp_path / "run", **settings, resume=True, on_record=records.append)
+    assert started == [(0, 6), (1, 6)]
     assert (run.path / "died").exists()
-    assert starts == [(0, 6), (3, 6)]
+    assert [json.loads(line) for line in (run.path / "starts").read_text().splitlines()] == [[1, 6], [3, 6]]
+    assert records[-1] == json.loads(run.metrics.read_text().splitlines()[-1])
     assert_equal(run, alone)
+    assert not (run.path / "ray_train").exists()
 
 
 def test_an_error_of_the_training_itself_is_raised_and_not_tried_again(tmp_path: Path) -> None:

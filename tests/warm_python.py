@@ -6,12 +6,14 @@ hands its arguments, environment, folder and descriptors to a server, passes SIG
 process ends that was forked for it; where the program is killed, so is that process. This project's own modules are
 imported by the process itself, as by any.
 
-Not for a test of what is imported, of process groups and SIGSTOP, or of the id of the process that it started. With
+Not for a test of what is imported, of process groups and SIGSTOP, of the id of the process that it started, or of what
+happens while an interpreter is taken apart: these end after their threads, exit functions and streams. With
 WARM_CHILDREN=1 a process starts what it starts by `sys.executable` in the same way: not for one that starts a Ray.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import importlib
@@ -25,16 +27,18 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 # Not Ray and NiceGUI, which read their variables while they are imported: of a cluster's token, of where to store.
+# torch._dynamo is what the first optimizer of a process imports, for more than a second.
 LIBRARIES = (
-    "torch", "numpy", "sklearn.datasets", "sklearn.ensemble", "sklearn.linear_model", "optuna", "moocore",
-    "matplotlib.figure", "matplotlib.backends.backend_agg", "pydantic", "typer", "rich.console", "rich.table",
-    "rich.progress", "PIL.Image", "yaml", "orjson", "safetensors.torch", "fsspec", "fastapi", "uvicorn",
+    "torch", "torch._dynamo", "tensorboardX", "numpy", "sklearn.datasets", "sklearn.ensemble", "sklearn.linear_model",
+    "optuna", "moocore", "matplotlib.figure", "matplotlib.backends.backend_agg", "pydantic", "typer", "rich.console",
+    "rich.table", "rich.progress", "PIL.Image", "yaml", "orjson", "safetensors.torch", "fsspec", "fastapi", "uvicorn",
 )  # fmt: skip
 
 PROGRAM = """#!{python} -IS
@@ -251,6 +255,30 @@ def become(request: Request) -> None:
     exec(compile(source, "<string>" if kind == "-c" else kind, "exec"), main.__dict__)
 
 
+def live(request: Request) -> None:
+    """Becomes the process and ends as any does, but does not take apart what it was forked with: half a second each."""
+    code: object = 0
+    try:
+        become(request)
+    except SystemExit as stop:
+        code = 0 if stop.code is None else stop.code
+    except BaseException as error:
+        sys.excepthook(*sys.exc_info())
+        code = -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+    if not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]  # as `multiprocessing` ends what it forks
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # the reader or the program itself has closed it
+            stream.flush()
+    if code == -signal.SIGINT:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    os._exit(code & 0xFF)
+
+
 if __name__ == "__main__":
     del sys.path[0]  # this file's folder
-    become(Server(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:]).serve())
+    live(Server(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:]).serve())

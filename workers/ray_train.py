@@ -21,6 +21,7 @@ import ray.train.torch
 import torch
 from ray import cloudpickle
 
+from workers.mailbox import Mailbox
 from workers.ray_connect import connect, environment, warn_if_short_of
 
 log = logging.getLogger(__name__)
@@ -32,34 +33,6 @@ ASK_SECONDS = 1.0  # between two questions of a worker whether to stop
 
 class RayTrainError(RuntimeError):
     """Training on Ray failed for a reason outside of the trained function; the message says which."""
-
-
-class _Mailbox:
-    """An actor between driver and workers: messages one way, the request to stop the other way."""
-
-    def __init__(self) -> None:
-        self._messages: list[Any] = []
-        self._stop = False
-        self._error: Exception | None = None
-
-    def send(self, message: Any) -> None:
-        self._messages.append(message)
-
-    def take(self) -> list[Any]:
-        taken, self._messages = self._messages, []
-        return taken
-
-    def stop(self) -> None:
-        self._stop = True
-
-    def asked_to_stop(self) -> bool:
-        return self._stop
-
-    def fail(self, error: Exception) -> None:
-        self._error = self._error or error
-
-    def error(self) -> Exception | None:
-        return self._error
 
 
 class Channel:
@@ -115,7 +88,7 @@ def run_on_ray(
         use_gpu = device == "cuda" or (device == "auto" and ray.cluster_resources().get("GPU", 0) >= num_workers)
         warn_if_short_of(num_workers, {"CPU": 1.0, "GPU": float(use_gpu)})
         runtime_env = {"env_vars": environment(1, address)}
-        mailbox = ray.remote(_Mailbox).options(num_cpus=0, runtime_env=runtime_env).remote()
+        mailbox = ray.remote(Mailbox).options(num_cpus=0, runtime_env=runtime_env).remote()
         storage = folder.resolve() / "ray_train"
         trainer = ray.train.torch.TorchTrainer(
             _start,
