@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from supernet.header import FORMAT, CheckpointError, previous
@@ -36,8 +36,9 @@ def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) ->
     metadata = {"format": FORMAT, "state": json.dumps(state), "crc32": str(_crc32(flat))}
     temporary = path.with_name(path.name + ".tmp")
     try:
-        save_file(flat, temporary, metadata)
-        with open(temporary, "rb") as file:
+        with open(temporary, "wb") as file:  # not by `save_file`, which begins under a random name that a kill leaves
+            file.write(serialize(flat, metadata))
+            file.flush()
             os.fsync(file.fileno())
         if path.exists():
             os.replace(path, previous(path))

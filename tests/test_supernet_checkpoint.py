@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -91,6 +92,24 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_leaves_no_litter(path):
     assert checkpoint.load(path)[1] == {"step": 1}
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 4096  # the limit was the child's alone
+
+
+def test_only_names_that_the_next_write_takes_again_are_there_while_one_is_written(path):
+    """So a killed write leaves nothing for good, and nothing that a bucket would be given."""
+    seen, done = set(), threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            seen.update(entry.name for entry in path.parent.iterdir())
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    for _ in range(5):
+        checkpoint.save(path, {"a": torch.zeros(5_000_000)}, {})
+    done.set()
+    watching.join()
+    assert f"{path.name}.tmp" in seen
+    assert seen <= {path.name, f"{path.name}.tmp", checkpoint.previous(path).name}
 
 
 def test_the_hash_tells_weights_apart():
