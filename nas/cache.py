@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -106,7 +107,13 @@ def _append(file: int, lines: bytes) -> None:
     size = os.fstat(file).st_size
     if size and os.pread(file, 1, size - 1) != b"\n":
         lines = b"\n" + lines  # ends what a killed writer began
-    if os.write(file, lines) < len(lines):
+    try:
+        written = os.write(file, lines)
+    except OSError as error:  # which names no file
+        if error.errno != errno.ENOSPC:
+            raise
+        written = 0
+    if written < len(lines):
         raise OSError(f"could not write to the evaluation cache: the disk is full, {size} bytes written so far")
 
 

@@ -213,6 +213,8 @@ def show_study(run: Any, study_name: str, study: Any) -> None:
     suffix = _study_option(study_name)
     if study.best is not None:
         next_step(f"nas export {quoted(run)}{suffix} --best -o DIR")
+    elif study.outcome == "exhausted" and study.limits:  # to resume it would find nothing
+        next_step(f"nas search {quoted(run)} --study-name NAME with wider limits: all that cost allows was tried")
     else:
         next_step(f"nas resume {quoted(run)}{suffix} --n-trials {len(study.trials) + 100}")
 

@@ -62,7 +62,11 @@ class JournalWriter(BaseJournalBackend):
         lines = [json.dumps(record, separators=(",", ":")).encode() for record in logs]
         data = b"".join(line + b"\n" for line in lines)
         size = os.fstat(self._file).st_size
-        if os.write(self._file, data) < len(data):
+        try:
+            written = os.write(self._file, data)
+        except OSError as error:  # which names no file
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
+        if written < len(data):
             os.truncate(self._file, size)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
         if self._lines is not None:

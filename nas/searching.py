@@ -25,6 +25,7 @@ from workers.pool import check_address, check_timeout
 if TYPE_CHECKING:
     from nas.calibration import Calibration
     from nas.derived import Derivation
+    from nas.loop import Outcome
     from nas.store import StoredStudy
     from nas.study import Study
     from nas.trial import Trial
@@ -230,7 +231,8 @@ def open_study(run: Run | str | Path, study_name: str = "default") -> Study:
 
     from nas.study import Study
 
-    return Study(stored.identity.objectives, stored.identity.limits, stored.trials)
+    outcome: Outcome = "exhausted" if stored.exhausted else "finished"
+    return Study(stored.identity.objectives, stored.identity.limits, stored.trials, outcome)
 
 
 def read_run_study(run: Run, study_name: str) -> StoredStudy:

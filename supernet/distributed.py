@@ -1,7 +1,8 @@
 """Several processes that train one supernet: who they are, what they average, and what they must agree on.
 
 Every rank holds all weights and computes its equal share of each global batch. With gradients averaged over the ranks
-and batch norms that normalise by the global batch, the result depends on the number of ranks by rounding alone.
+and batch norms that normalise by the global batch, the result depends on the number of ranks by rounding alone, and
+by dropout, drop-connect and mixup, which every rank draws for its own share.
 """
 
 from __future__ import annotations

@@ -99,7 +99,8 @@ class Mixture(nn.Module):
     def __init__(self, space: NetworkSpace, members: int) -> None:
         if not space.num_pools:
             raise ValueError(f"members is {members}: a mixture on a space without pooling positions, {space.name!r}")
-        most = len(Router(space, members).seen)
+        # the rows of a router include pools at one place, which the runs of neighbours that it tells apart may hold
+        most = min(len(Router(space, members).seen), math.comb(space.num_slots, space.num_pools))
         if members > most:
             raise ValueError(f"members is {members}; space {space.name!r} has {most} pooling configurations to route")
         super().__init__()

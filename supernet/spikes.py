@@ -15,12 +15,21 @@ class SpikeDetector:
     """Compares a fast and a slow moving average of the loss: a collapse to chance (reported for AlphaNet) parts them.
 
     chance: the loss at chance, ln(number of classes). fast, slow: averages over about 10 and 100 steps. seen: losses.
+    whose: what the losses are of.
     """
 
     chance: float
     fast: float = 0.0
     slow: float = 0.0
     seen: int = 0
+    whose: str = ""
+
+    def watch(self, whose: str) -> None:
+        """Begins anew where the losses are of something else from now on: subnets never trained before start at chance,
+        whatever the largest one has reached.
+        """
+        if whose != self.whose:
+            self.whose, self.seen = whose, 0
 
     def is_spike(self, loss: float) -> bool:
         """Takes in the next step's loss; True when it is not finite or the recent ones lie far above those before."""

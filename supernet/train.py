@@ -51,7 +51,7 @@ class Trainer:
     supernet: weights to train, moved to `device`. device: "auto", "cpu" or "cuda". teacher: teaches every subnet
     instead of the largest one, on the same images; in eval mode, logits [batch, num_classes]. ranks: the processes
     that train together; `rows` are those of each global batch that this one takes.
-    Raises ValueError for a batch that cannot be dealt equally to the ranks.
+    Raises ValueError for a batch that cannot be dealt equally to the ranks, or not to all subnets of a step.
     """
 
     def __init__(
@@ -74,8 +74,13 @@ class Trainer:
         self.total_steps = config.epochs * self.steps_per_epoch
         self.plan = STEP_PLANS[config.step_plan]
         self.ranks = ranks
-        batch = min(config.images_per_step, len(data.train.labels))
-        self.rows = ranks.rows(batch, config.num_random if self.plan.parts else 1)
+        batch, parts = min(config.images_per_step, len(data.train.labels)), config.num_random if self.plan.parts else 1
+        if batch < parts:
+            raise ValueError(
+                f"num_random is {parts}: step plan {config.step_plan!r} cannot deal {batch} training images to so many "
+                f"subnets; valid: 1 to {batch}"
+            )
+        self.rows = ranks.rows(batch, parts)
         synchronize(supernet, ranks)
         space = supernet.space
         self.schedule = SCHEDULES[config.schedule](space, self.total_steps, self.steps_per_epoch, self.learning_rate)
@@ -167,9 +172,10 @@ class Trainer:
         config, classes = self.config, self.supernet.space.num_classes
         mixed, targets = mixup(images, labels, classes, config.mixup, config.seed, self.step)
         parts = max(subnet.part for subnet in subnets) + 1
-        views = list(zip(mixed.chunk(parts), targets.chunk(parts), labels.chunk(parts)))
+        # not `chunk`, which makes fewer parts of images too few to fill a batch
+        views = list(zip(*(tensor.tensor_split(parts) for tensor in (mixed, targets, labels))))
         taught = self._outside_logits(mixed)
-        taught_parts: Sequence[Tensor | None] = [None] * parts if taught is None else taught.chunk(parts)
+        taught_parts: Sequence[Tensor | None] = [None] * parts if taught is None else taught.tensor_split(parts)
         losses: list[Tensor] = []
         top1 = images.new_zeros(())
         for subnet in subnets:
@@ -199,6 +205,7 @@ class Trainer:
 
     def _check(self, subnets: list[StepSubnet], losses: list[Tensor], norm: Tensor) -> None:
         """Raises SpikeError unless losses and gradient are those of a training that goes well."""
+        self.spikes.watch("max" if subnets[0].role == "max" else self.schedule.phase(self.step).name)
         first = float(losses[0]) if torch.isfinite(norm) and all(torch.isfinite(loss) for loss in losses) else math.nan
         if self.spikes.is_spike(first):
             what = "is not finite" if math.isnan(first) else f"has jumped to {self.spikes.fast:.3g}"

@@ -7,6 +7,8 @@ import json
 import subprocess
 import sys
 import threading
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -250,6 +252,20 @@ def test_a_study_without_a_feasible_trial_says_why_and_what_to_do(run, nas, tmp_
     code, _, err = nas("export", run.path, "--best", "-o", tmp_path / "out")
     assert code == 2
     assert "has no feasible trial" in err
+
+
+def test_an_exhausted_study_without_a_feasible_trial_is_not_to_be_resumed(run, nas):
+    problem = Problem(SPACE, IDENTITY.objectives, {"top1": (2, None)}, PROBLEM.cost)
+    trials = make_trials(3, problem=problem)
+    write_study(run, "default", trials, 100, limits=problem.limits)
+    identity = replace(IDENTITY, limits=problem.limits)
+    with closing(JournalStore(run.study("default"), identity, SPACE)) as store:
+        store.exhaust()
+    for command in (["pareto"], ["resume", "--num-workers", 0]):
+        code, _, err = nas(command[0], run.path, *command[1:])
+        assert code == 0, err
+        assert f"next: nas search {run.path} --study-name NAME with wider limits" in err
+        assert "next: nas resume" not in err
 
 
 def test_a_study_on_weights_that_the_run_no_longer_has_is_warned_of(run, nas, caplog):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -249,15 +251,28 @@ def test_a_study_that_optuna_made_is_refused(tmp_path: Path) -> None:
         read_study(path)
 
 
-def test_a_full_disk_leaves_no_half_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_space(real: Callable[[int, bytes], int], room: int) -> Callable[[int, bytes], int]:
+    """`os.write` on a disk with room for so many bytes: it writes those, and without any fails, naming no file."""
+
+    def write_some(file: int, data: bytes) -> int:
+        if not room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(file, data[:room])
+
+    return write_some
+
+
+@pytest.mark.parametrize("room", [0, 40])
+def test_a_full_disk_leaves_no_half_record_and_the_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
     path = tmp_path / "study.log"
     trials = some_trials()
     store = JournalStore(path, identity_of(PROBLEM), PROBLEM.space)
     store.append(trials[0])
-    real = os.write
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", lambda file, data: real(file, data[:40]))
-        with pytest.raises(OSError, match="No space left"):
+        patch.setattr(os, "write", no_space(os.write, room))
+        with pytest.raises(OSError, match=r"No space left.*study\.log"):
             store.append(trials[1])
     store.close()
     assert read_study(path).trials == trials[:1]
@@ -298,11 +313,11 @@ def test_a_torn_line_of_the_cache_is_skipped_at_every_byte(tmp_path: Path) -> No
     assert [json.loads(line)["key"] for line in data.splitlines()] == ["a", "b"]
 
 
-def test_a_full_disk_is_an_error_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("room", [0, 10])
+def test_a_full_disk_is_an_error_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
     cache = EvaluationCache(tmp_path / "evaluations")
-    real = os.write
-    monkeypatch.setattr(os, "write", lambda file, data: real(file, data[:10]))
-    with pytest.raises(OSError, match="disk is full"):
+    monkeypatch.setattr(os, "write", no_space(os.write, room))
+    with pytest.raises(OSError, match="evaluation cache: the disk is full"):
         cache.put("a", {"top1": 1.0})
 
 

@@ -359,3 +359,5 @@ def test_a_search_gives_the_same_history_in_process_and_on_workers(tmp_path, ray
 def test_more_members_than_pooling_configurations_are_refused():
     with pytest.raises(ValueError, match="members is 5; space 'digits' has 4 pooling configurations"):
         make_supernet(NETWORKS["digits"], 5)
+    with pytest.raises(ValueError, match="space 'resnet20_pooling' has 36 pooling configurations"):
+        make_supernet(catalog.get("resnet20_pooling"), 37)

@@ -208,6 +208,36 @@ def test_a_jump_of_the_loss_towards_chance_is_a_spike_and_noise_is_not():
     assert not collapse[0], "a single bad batch is no collapse"
 
 
+@pytest.mark.parametrize("schedule", ["delayed_epsilon", "progressive"])
+def test_subnets_that_a_schedule_opens_may_start_at_chance(data, monkeypatch, schedule):
+    """They were never trained, so their losses are no collapse of the largest subnet that the steps before trained."""
+    trainer = new_trainer(data, replace(CONFIG, epochs=60, step_plan="single_path", schedule=schedule))
+    monkeypatch.setattr("supernet.train.sort_channels", lambda *weights: None)
+    opened = {}
+
+    def backward(subnets, images, labels):
+        phase = trainer.schedule.phase(trainer.step).name
+        loss = 2.5 * 0.97 ** (trainer.step - opened.setdefault(phase, trainer.step))
+        return [torch.tensor(loss)], torch.tensor(0.0)
+
+    monkeypatch.setattr(trainer, "_backward", backward)
+    images, labels = torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64)
+    for _ in range(trainer.total_steps):
+        trainer.train_step(images, labels)
+    assert len(opened) > 2
+
+
+@pytest.mark.parametrize("plan", ["sorted", "chunked"])
+def test_images_too_few_for_a_batch_are_dealt_to_all_subnets_or_refused(few, plan):
+    trainer = new_trainer(few, replace(CONFIG, step_plan=plan, num_random=40, batch_size=400, epochs=1))
+    assert len(few.train.images.chunk(40)) < 40
+    _, images, labels = next(train_batches(few, 400, 0, 0))
+    assert math.isfinite(trainer.train_step(images, labels)["loss_random"])
+    small = replace(few, train=replace(few.train, images=few.train.images[:39], labels=few.train.labels[:39]))
+    with pytest.raises(ValueError, match=rf"num_random is 40: step plan '{plan}' cannot deal 39 .*valid: 1 to 39"):
+        new_trainer(small, trainer.config)
+
+
 def test_an_outside_teacher_teaches_every_subnet_on_the_same_crops(data):
     """Other labels change nothing, and the teacher sees the very images of the step."""
     seen = []
