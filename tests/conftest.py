@@ -38,7 +38,8 @@ LONG = (
     "docs", "launch", "strategies", "faults", "service_jobs", "ray_train", "interrupt", "finetune", "ray_tune",
     "export_formats", "resume", "service_pages", "nas_loop", "remote_s3", "trust",
     "nas_training", "supernet_train", "supernet_model", "samplers", "mixture", "supernet_distributed", "streaming",
-    "service_fuzz", "service_api", "read_cli", "nas_cli", "nas_pushing", "spaces_cost", "supernet_initial", "cli_own",
+    "service_fuzz", "service_api", "read_cli", "resume_cli", "nas_cli", "nas_pushing", "spaces_cost",
+    "supernet_initial", "cli_own",
 )  # fmt: skip
 
 

@@ -1,0 +1,51 @@
+"""The recipe: what is out of range, unknown, or excludes something else is refused with the reason."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from supernet.optim import OPTIMIZERS
+from supernet.recipe import OPTIMIZER_NAMES, TrainConfig
+from supernet.train import resolve_device
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("epochs", 0), ("batch_size", 0), ("lr", 0.0), ("lr", math.nan), ("lr", math.inf), ("dropout", 1.0), ("seed", -1)],
+)
+def test_a_recipe_out_of_range_names_the_field(field, value):
+    with pytest.raises(ValueError, match=f"{field} is "):
+        TrainConfig(**{field: value})
+
+
+def test_unknown_names_list_the_valid_ones():
+    with pytest.raises(ValueError, match="unknown sampler 'best'; valid: uniform, macs_weighted, macs_binned"):
+        TrainConfig(sampler="best")
+    with pytest.raises(ValueError, match="unknown device 'tpu'; valid: auto, cpu, cuda"):
+        resolve_device("tpu")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"schedule": "delayed_epsilon", "optimizer": "adamw"}, "'delayed_epsilon' needs optimizer 'sgd', not 'adamw'"),
+        (
+            {"step_plan": "chunked", "batch_size": 100, "num_random": 3},
+            "batch_size 100 is not divisible by num_random 3",
+        ),
+        ({"step_plan": "single_path", "distillation": "soft_ce"}, "needs a teacher, and step plan 'single_path'"),
+        ({"members": 2}, "set max_pooling 'shared'"),
+        ({"step_plan": "sorted", "num_random": 0}, "needs num_random of at least 1"),
+        ({"step_plan": "matched_min", "num_random": 0}, "needs num_random of at least 1"),
+        ({"teacher": " "}, "teacher is ' '; leave it out"),
+    ],
+)
+def test_parts_that_exclude_each_other_are_refused_with_the_reason(fields, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**fields)
+
+
+def test_the_recipe_knows_every_optimizer():
+    assert set(OPTIMIZER_NAMES) == set(OPTIMIZERS)
