@@ -7,6 +7,7 @@ import json
 import math
 from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from supernet.fit import Hooks, fit
 from supernet.model import Supernet
 from supernet.recipe import TrainConfig
 from supernet.samplers import SAMPLERS
-from supernet.shrink import SCHEDULES
+from supernet.shrink import SCHEDULES, Phase
 from supernet.spikes import SpikeDetector
 from supernet.steps import STEP_PLANS
 from supernet.train import SpikeError, Trainer, TrainingError, load_supernet
@@ -308,6 +309,26 @@ def test_gradients_are_summed_over_the_subnets(data):
     for name, p in twin.named_parameters():
         expected = torch.zeros_like(p) if p.grad is None else -config.lr * p.grad
         torch.testing.assert_close(moved[name], expected, rtol=1e-3, atol=1e-6)
+
+
+def test_beta_scales_what_the_smaller_subnets_teach_and_leaves_the_largest_ones_gradient_alone(data):
+    """g(beta) = g(largest alone) + beta·g(others), as delayed epsilon-shrinking has it."""
+    x, labels = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(16) % 10
+
+    def gradient(beta, only_largest=False):
+        trainer = new_trainer(data, replace(CONFIG, dropout=0.0))
+        trainer.autocast = nullcontext
+        phase = Phase("ramp", TINY, only_largest, beta)
+        trainer.schedule = SimpleNamespace(phase=lambda step: phase, sort_steps=lambda: ())
+        trainer._backward(trainer._subnets(x, labels), x, labels)
+        parameters = trainer.supernet.named_parameters()
+        return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in parameters}
+
+    alone, none, quarter, all_of_it = gradient(1, only_largest=True), gradient(0), gradient(0.25), gradient(1)
+    assert any((all_of_it[name] - alone[name]).abs().max() > 1e-3 for name in alone)
+    for name, own in alone.items():
+        torch.testing.assert_close(none[name], own, rtol=0, atol=0)
+        torch.testing.assert_close(quarter[name], own + 0.25 * (all_of_it[name] - own), rtol=1e-4, atol=1e-6)
 
 
 def test_weight_decay_spares_norms_biases_and_transforms(data):
