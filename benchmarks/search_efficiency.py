@@ -59,11 +59,11 @@ def measure(task: Task, name: str, seed: int) -> dict[str, Any]:
     if len(task.problem.objectives) > 1:
         reference = {"top1": 0.0, "macs": 60.0}
         found["hypervolume"] = [
-            pareto.hypervolume(trials[:b], task.problem.objectives, reference) / 60 for b in task.budgets if b <= n
+            pareto.hypervolume(trials[:b], task.problem.objectives, reference) / 60 for b in task.budgets
         ]
         return found
     seen = np.array([trial.metrics["top1"] if trial.feasible else 0.0 for trial in trials])
-    found["regret"] = regrets(task, [trial.arch for trial in trials], seen, n)
+    found["regret"] = regrets(task, [trial.arch for trial in trials], seen)
     return found
 
 
@@ -82,7 +82,6 @@ def report(rows: list[dict[str, Any]], tasks: dict[str, Task]) -> None:
             low, middle, high = np.quantile(values, [0.25, 0.5, 0.75], axis=0)
             digits = 4 if "hypervolume" in runs[0] else 2
             cells = [f"{m:.{digits}f} ({a:.{digits}f} to {b:.{digits}f})" for a, m, b in zip(low, middle, high)]
-            cells += [""] * (len(task.budgets) - len(cells))
             pace = 1000 * np.median([row["seconds"] / row["n"] for row in runs])
             print(f"| {name} | {len(runs)} | {' | '.join(cells)} | {pace:.1f} |")
 

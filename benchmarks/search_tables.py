@@ -90,6 +90,6 @@ def _pooling(folder: Path) -> Task:
     )
 
 
-def regrets(task: Task, archs: list[Any], seen: np.ndarray, most: int) -> list[float]:
-    """At each budget up to `most`: the best worth there is, less that of what looks best so far; in points."""
-    return [task.best - task.judge(archs[int(seen[:n].argmax())]) for n in task.budgets if n <= most]
+def regrets(task: Task, archs: list[Any], seen: np.ndarray) -> list[float]:
+    """At each budget: the best worth there is, less that of what looks best so far; in points."""
+    return [task.best - task.judge(archs[int(seen[:n].argmax())]) for n in task.budgets]

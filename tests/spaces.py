@@ -41,6 +41,11 @@ NETWORKS: dict[str, NetworkSpace] = {name: catalog.get(name, **_SMALL.get(name, 
     "no_pool": NetworkSpace("no_pool", (Stage((1, 2), (4, 8), (3, 5)),), 0, 1, 5, 2),
 }
 
+# As they are searched, for what needs no weights; and one without a choice.
+FULL_SIZE = {name: catalog.get(name) for name in catalog.SPACES} | {
+    "single": NetworkSpace("single", (Stage((2,), (8,)),), 0)
+}
+
 CHOICES = {
     "choices": ChoiceSpace({"stem": ("conv3", "conv5"), "depth": (1, 2, 3), "se": (True, False), "act": (None, "h/s")}),
     "one_choice": ChoiceSpace({"only": (1,)}),

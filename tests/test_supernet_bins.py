@@ -6,17 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from spaces import FULL_SIZE
 
 from search_spaces import catalog
 from search_spaces.cost import macs
-from search_spaces.network import NetworkSpace, Stage
 from supernet.samplers import bins
 from supernet.samplers.bins import MacsBins, macs_bins
 
 JOINT = catalog.get("resnet_cifar")
-SINGLE = NetworkSpace("single", (Stage((2,), (8,)),), 0)
-SPACES = {name: catalog.get(name) for name in catalog.SPACES} | {"single": SINGLE}
-every_space = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES.keys())
+every_space = pytest.mark.parametrize("space", FULL_SIZE.values(), ids=FULL_SIZE.keys())
 
 
 @every_space

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
+from spaces import FULL_SIZE
 
 from search_spaces import catalog
 from search_spaces.cost import macs
@@ -23,10 +24,8 @@ from supernet.samplers.macs_binned import CANDIDATES, MacsBinned
 from supernet.samplers.shifted import UNIFORM_SHARE, Shifted
 
 JOINT = catalog.get("resnet_cifar")
-SINGLE = NetworkSpace("single", (Stage((2,), (8,)),), 0)
-SPACES = {name: catalog.get(name) for name in catalog.SPACES} | {"single": SINGLE}
 every_sampler = pytest.mark.parametrize("name", SAMPLERS)
-every_space = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES.keys())
+every_space = pytest.mark.parametrize("space", FULL_SIZE.values(), ids=FULL_SIZE.keys())
 
 
 def loss_of(arch, step=0):
