@@ -200,6 +200,23 @@ def test_an_exhausted_study_says_so(page, service):
     expect(page.get_by_text("5: all there are")).to_be_visible()
 
 
+def test_a_page_that_is_drawn_anew_for_the_first_trials_shows_nothing_of_them_before(page, service, root):
+    """Or who has read "finished" and goes elsewhere is brought back."""
+    run, told = Run.open(root / "digits"), []
+    write_study(run, "early", [], 3)
+    page.on("console", lambda message: told.append(message.text))
+    page.goto(f"{service}/search/digits/early")
+    expect(page.get_by_text("No evaluations yet")).to_be_visible()
+    page.evaluate(
+        "new MutationObserver(() => console.log('chip:', document.querySelector('.chip').textContent))"
+        ".observe(document.body, {childList: true, subtree: true, characterData: true})"
+    )
+    write_study(run, "early", make_trials(3), 3)
+    expect(page.locator(".chip").first).to_contain_text("finished")
+    assert evaluated(page) == 3
+    assert not [text for text in told if "chip:" in text and "finished" in text]
+
+
 def test_pages_outlive_what_they_show(page, service, root):
     shutil.copytree(root / "digits", root / "gone", ignore=shutil.ignore_patterns("*.writer"))
     page.goto(f"{service}/search/gone/steps")

@@ -151,20 +151,20 @@ class _SearchPage:
 
     def _draw(self) -> None:
         summary = self._look.summary
-        now = (summary["state"], summary["n_trials"])
+        number = summary["n_trials"]
+        now = (summary["state"], number)
         if now == self._now and now[0] != "searching":
+            return
+        if self._drawn == 0 and number:  # what to plot is known from the first trial on
+            ui.navigate.reload()  # and nothing is shown before: who has seen the state may leave the page
             return
         self._now = now
         self._tiles.set(_values(summary))
         self._controls.show(summary["state"])
-        number = summary["n_trials"]
         self._waiting.set_visibility(not number)
         self._charts.set_visibility(bool(number))
         self._show_workers(summary["workers"])
         if number == self._drawn:
-            return
-        if self._drawn == 0:  # what to plot is known from the first trial on
-            ui.navigate.reload()
             return
         if self._drawn > 0:
             if series := self._front.add(self._view.trials):
