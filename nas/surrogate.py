@@ -28,10 +28,29 @@ class Ranker:
         target = to_ranks(values, values)
         return cls(tuple(model.fit(features, target) for model in (trees, BayesianRidge())))
 
+    def drawn(self, rng: np.random.Generator) -> Ranker:
+        """A ranker that might be true, too: the linear part is a draw from its posterior, the trees are the same."""
+        trees, ridge = self.models
+        n = len(ridge.coef_)
+        covariance = ridge.sigma_ + np.eye(n) * (1e-9 * np.trace(ridge.sigma_) / n)  # or rounding makes it indefinite
+        return Ranker((trees, _Moved(ridge, np.linalg.cholesky(covariance) @ rng.standard_normal(n))))
+
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Ranks, mostly from 0 to 1: [n] for features [n, d]."""
         mean: np.ndarray = np.mean([model.predict(features) for model in self.models], axis=0)
         return mean
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """A linear model whose coefficients are moved, about the mean of what it was fitted on."""
+
+    model: Any
+    step: np.ndarray
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        moved: np.ndarray = self.model.predict(features) + (features - self.model.X_offset_) @ self.step
+        return moved
 
 
 def to_ranks(values: np.ndarray, among: np.ndarray) -> np.ndarray:

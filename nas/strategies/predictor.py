@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import moocore
 import numpy as np
@@ -19,6 +20,8 @@ from search_spaces.limits import bounds
 
 _POOL = 64  # children and samples of which the model picks one
 _FRESH = 16  # samples among them
+_GENERATIONS = 4  # then the most promising breed, as the model alone says
+_PARENTS, _BRED = 16, 32  # of each generation
 _UNSCREENED = 8  # every so many trials one child goes unscreened, in case the model is wrong
 _GROWTH = 0.05  # the model is fitted anew whenever the trials have grown by this share
 _CORNER = 1.1  # the reference point of the hypervolume, in ranks
@@ -27,12 +30,13 @@ _MOST = 2000  # trials that a model learns from: the latest
 
 
 class PredictorStrategy(EvolutionStrategy):
-    """Evolution that evaluates the most promising of many children (as Once-for-All and LINAS screen theirs).
+    """Evolution on a model of the study so far (as Once-for-All and LINAS search theirs), of which one is evaluated.
 
-    A `Ranker` for every evaluated objective and limit learns from the completed trials. Of each pool of children and
-    samples it picks the one that is best by the objective, or that adds most predicted hypervolume where there are
-    several; costs that are known beforehand enter as they are. Which trials a model has seen follows from their number
-    alone.
+    A `Ranker` for every evaluated objective and limit learns from the completed trials. A pool of children and samples
+    breeds for some generations without a trial, and the one is picked that is best by the objective, or that adds most
+    predicted hypervolume where there are several; costs that are known beforehand enter as they are. Every proposal
+    believes another draw of what the model holds possible (Thompson 1933): who believes the mean alone asks again and
+    again where it is wrong. Which trials a model has seen follows from their number alone.
     """
 
     def __init__(self, problem: Problem, seed: int, warmup: int = 16, population: int = 20) -> None:
@@ -48,15 +52,27 @@ class PredictorStrategy(EvolutionStrategy):
 
     def candidates(self, number: int, rng: np.random.Generator) -> Iterator[ArchLike]:
         """Pools of children, each from the most promising on; or children as they come."""
+        if number < 2:  # the ends of every cost, between which all fronts lie
+            yield (self.problem.space.smallest(), self.problem.space.largest())[number]
         children = super().candidates(number, rng)
         if number < self.warmup or len(self._trials) < 2 or number % _UNSCREENED == 0:
             yield from children
-        rankers = self._rankers()
+        rankers = {name: ranker.drawn(rng) for name, ranker in self._rankers().items()}
         while True:
-            pool = list(itertools.islice(children, _POOL - _FRESH))
-            pool += [self.problem.space.sample(rng) for _ in range(_FRESH)]
-            distinct = self._feasible(list({arch.key: arch for arch in pool}.values())) or pool
-            yield from (distinct[i] for i in self._order(distinct, rankers, rng))
+            pool = _Pool(partial(self._badness, rankers, rng.dirichlet(np.ones(len(self.problem.objectives)))))
+            fresh = [self.problem.space.sample(rng) for _ in range(_FRESH)]
+            first = [*itertools.islice(children, _POOL - _FRESH), *fresh]
+            pool.add(self._feasible(first) or first)
+            for _ in range(_GENERATIONS):
+                pool.add(self._feasible(list(self._bred(pool.archs[:_PARENTS], rng))))
+            yield from pool.archs
+
+    def _bred(self, parents: Sequence[ArchLike], rng: np.random.Generator) -> Iterator[ArchLike]:
+        """Children of architectures that look promising but have not been tried."""
+        space = self.problem.space
+        for a, b in rng.integers(len(parents), size=(_BRED, 2)):
+            child = parents[a] if rng.random() < 0.5 else space.crossover(parents[a], parents[b], rng)
+            yield space.mutate(child, rng)
 
     def report(self) -> dict[str, float]:
         """`kendall_METRIC`: rank correlation of predictions with results that the model has not seen, by five folds."""
@@ -84,22 +100,24 @@ class PredictorStrategy(EvolutionStrategy):
             self._fitted = n, {name: Ranker.fit(features, known, self.seed) for name, known in values.items()}
         return self._fitted[1]
 
-    def _order(self, archs: Sequence[ArchLike], rankers: dict[str, Ranker], rng: np.random.Generator) -> list[int]:
-        """Indices, the most promising first."""
+    def _badness(self, rankers: dict[str, Ranker], weights: np.ndarray, archs: Sequence[ArchLike]) -> np.ndarray:
+        """[n, 3], the least promising greatest, the first column before the second before the third.
+
+        The excess over limits that are predicted, less the hypervolume gained, the weighted sum of the objectives.
+        """
         problem = self.problem
         features = np.array([problem.space.to_vector(arch) for arch in archs])
         ranks = {name: ranker.predict(features) for name, ranker in rankers.items()}
-        costs = problem.cost(archs) if problem.cost else {}
-        ranks |= {name: self._ranks(name, values) for name, values in costs.items() if name in problem.objectives}
+        known = [name for name in problem.cost_metrics if name in problem.objectives]
+        costs = problem.cost(archs) if problem.cost and known else {}
+        ranks |= {name: self._extended(name, costs[name]) for name in known}
         violation = np.zeros(len(archs))
         for name in (name for name in problem.limits if name in rankers):
             ends = np.array(bounds(problem.limits[name]))
             low, high = np.where(np.isfinite(ends), self._ranks(name, ends), ends)
             violation += np.maximum(0, np.maximum(low - ranks[name], ranks[name] - high))
         values = self._to_minimise(ranks)
-        weights = rng.dirichlet(np.ones(values.shape[1]))
-        order: list[int] = np.lexsort((values @ weights, -self._gain(values), violation)).tolist()
-        return order
+        return np.stack([violation, -self._gain(values), values @ weights], axis=1)
 
     def _gain(self, values: np.ndarray) -> np.ndarray:
         """Hypervolume that each row of `values` adds to the front, in ranks; 0 with one objective."""
@@ -120,8 +138,34 @@ class PredictorStrategy(EvolutionStrategy):
         ]
         return np.stack(columns, axis=1)
 
+    def _extended(self, metric: str, values: np.ndarray) -> np.ndarray:
+        """Ranks that go on below 0 and above 1, or nothing would be gained by an end of the front that is new."""
+        known = np.array([trial.metrics[metric] for trial in self._trials])
+        low, high = known.min(), known.max()
+        beyond: np.ndarray = (values - np.clip(values, low, high)) / (high - low or 1.0)
+        return to_ranks(values, known) + beyond
+
     def _ranks(self, metric: str, values: np.ndarray) -> np.ndarray:
         return to_ranks(values, np.array([trial.metrics[metric] for trial in self._trials]))
+
+
+class _Pool:
+    """Different architectures, the least bad first."""
+
+    def __init__(self, badness: Callable[[Sequence[ArchLike]], np.ndarray]) -> None:
+        self.archs: list[ArchLike] = []
+        self._badness = badness
+        self._keys = set[str]()
+        self._found: list[np.ndarray] = []
+
+    def add(self, archs: Sequence[ArchLike]) -> None:
+        new = list({arch.key: arch for arch in archs if arch.key not in self._keys}.values())
+        if not new:
+            return
+        self._keys.update(arch.key for arch in new)
+        found, archs = [*self._found, *self._badness(new)], [*self.archs, *new]
+        order = np.lexsort(np.array(found).T[::-1])
+        self.archs, self._found = [archs[i] for i in order], [found[i] for i in order]
 
 
 def _last_step(n: int) -> int:
