@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from workers.evaluator import CallableEvaluator, EvaluatorSpec
 from workers.pool import LocalPool
 
 LOOKAHEAD = 8
+_NONE = 1e9  # stands for an infinite regret, of which no quantile can be taken
 
 
 def study(task: Task, name: str, n: int, seed: int) -> list[Trial]:
@@ -63,7 +65,7 @@ def measure(task: Task, name: str, seed: int) -> dict[str, Any]:
             pareto.hypervolume(trials[:b], task.problem.objectives, task.worst) / box for b in task.budgets
         ]
         return found
-    seen = np.array([trial.metrics["top1"] if trial.feasible else 0.0 for trial in trials])
+    seen = np.array([trial.metrics["top1"] if trial.feasible else -math.inf for trial in trials])
     found["regret"] = regrets(task, [trial.arch for trial in trials], seen)
     return found
 
@@ -80,7 +82,8 @@ def report(rows: list[dict[str, Any]], tasks: dict[str, Task]) -> None:
         for name in dict.fromkeys(row["name"] for row in mine):
             runs = [row for row in mine if row["name"] == name]
             values = np.array([row.get("hypervolume") or row["regret"] for row in runs])
-            low, middle, high = np.quantile(values, [0.25, 0.5, 0.75], axis=0)
+            quartiles = np.quantile(np.minimum(values, _NONE), [0.25, 0.5, 0.75], axis=0)
+            low, middle, high = np.where(quartiles > 100, np.inf, quartiles)  # between some and none is none
             digits = 4 if "hypervolume" in runs[0] else 2
             cells = [f"{m:.{digits}f} ({a:.{digits}f} to {b:.{digits}f})" for a, m, b in zip(low, middle, high)]
             pace = 1000 * np.median([row["seconds"] / row["n"] for row in runs])

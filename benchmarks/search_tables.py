@@ -121,5 +121,9 @@ def _pooling(folder: Path) -> Task:
 
 
 def regrets(task: Task, archs: list[Any], seen: np.ndarray) -> list[float]:
-    """At each budget: the best worth there is, less that of what looks best so far; in points."""
-    return [task.best - task.judge(archs[int(seen[:n].argmax())]) for n in task.budgets]
+    """At each budget: the best worth there is, less that of what looks best so far; in points.
+
+    seen: -inf for what is beyond a limit. Where nothing else was seen, the regret is infinite.
+    """
+    picks = [int(seen[:n].argmax()) for n in task.budgets]
+    return [task.best - task.judge(archs[i]) if np.isfinite(seen[i]) else np.inf for i in picks]

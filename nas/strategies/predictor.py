@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 
 import moocore
 import numpy as np
 
 from nas.problem import Problem
 from nas.ranking import kendall
+from nas.strategies.coarse_to_fine import coarse_grid, kinds
 from nas.strategies.evolution import EvolutionStrategy
 from nas.surrogate import Ranker, to_ranks
 from nas.trial import Trial
@@ -52,8 +53,8 @@ class PredictorStrategy(EvolutionStrategy):
 
     def candidates(self, number: int, rng: np.random.Generator) -> Iterator[ArchLike]:
         """Pools of children, each from the most promising on; or children as they come."""
-        if number < 2:  # the ends of every cost, between which all fronts lie
-            yield (self.problem.space.smallest(), self.problem.space.largest())[number]
+        if number < self.warmup:
+            yield from self._anchors(number)
         children = super().candidates(number, rng)
         if number < self.warmup or len(self._trials) < 2 or number % _UNSCREENED == 0:
             yield from children
@@ -66,6 +67,19 @@ class PredictorStrategy(EvolutionStrategy):
             for _ in range(_GENERATIONS):
                 pool.add(self._feasible(list(self._bred(pool.archs[:_PARENTS], rng))))
             yield from pool.archs
+
+    def _anchors(self, number: int) -> list[ArchLike]:
+        """The ends of every cost, between which all fronts lie; then every second one a point of the coarse grid."""
+        if number < 2:
+            return [(self.problem.space.smallest(), self.problem.space.largest())[number]]
+        return self._grid[number // 2 - 1 : number // 2] if number % 2 == 0 else []
+
+    @cached_property
+    def _grid(self) -> list[ArchLike]:
+        """Points of the grid that are within the limits, where there is more than one kind of gene to be set alike."""
+        space = self.problem.space
+        free = {kind for kind, gene in zip(kinds(space), space.genes) if len(gene.choices) > 1}
+        return self._feasible(coarse_grid(space, self.seed)) if len(free) > 1 else []
 
     def _bred(self, parents: Sequence[ArchLike], rng: np.random.Generator) -> Iterator[ArchLike]:
         """Children of architectures that look promising but have not been tried."""
