@@ -71,20 +71,19 @@ class PredictorStrategy(EvolutionStrategy):
     def _anchors(self, number: int) -> list[ArchLike]:
         """The ends of every cost, between which all fronts lie; then every second one a point of the coarse grid."""
         if number < 2:
-            return [self._ends[number]]
+            return [self._ends()[number]]
         return self._grid[number // 2 - 1 : number // 2] if number % 2 == 0 else []
 
-    @property
     def _ends(self) -> tuple[ArchLike, ArchLike]:
         return self.problem.space.smallest(), self.problem.space.largest()
 
     @cached_property
     def _grid(self) -> list[ArchLike]:
         """Its points within the limits but the ends, where there is more than one kind of gene to be set alike."""
-        space = self.problem.space
+        space, ends = self.problem.space, self._ends()
         free = {kind for kind, gene in zip(kinds(space), space.genes) if len(gene.choices) > 1}
         points = coarse_grid(space, self.seed) if len(free) > 1 else []
-        return self._feasible([arch for arch in points if arch not in self._ends])
+        return self._feasible([arch for arch in points if arch not in ends])
 
     def _bred(self, parents: Sequence[ArchLike], rng: np.random.Generator) -> Iterator[ArchLike]:
         """Children of architectures that look promising but have not been tried."""
