@@ -23,6 +23,7 @@ _POOL = 64  # children and samples of which the model picks one
 _FRESH = 16  # samples among them
 _GENERATIONS = 4  # then the most promising breed, as the model alone says
 _PARENTS, _BRED = 16, 32  # of each generation
+_ENDS_FROM = 16  # a warm-up of so many trials begins with the ends of the space
 _UNSCREENED = 8  # every so many trials one child goes unscreened, in case the model is wrong
 _GROWTH = 0.05  # the model is fitted anew whenever the trials have grown by this share
 _CORNER = 1.1  # the reference point of the hypervolume, in ranks
@@ -69,9 +70,12 @@ class PredictorStrategy(EvolutionStrategy):
             yield from pool.archs
 
     def _anchors(self, number: int) -> list[ArchLike]:
-        """The ends of every cost, between which all fronts lie; then every second one a point of the coarse grid."""
+        """The ends of every cost, between which all fronts lie; then every second one a point of the coarse grid.
+
+        Where the warm-up is short because the space is small, the ends are not worth their trials.
+        """
         if number < 2:
-            return [self._ends()[number]]
+            return [self._ends()[number]] if self.warmup >= _ENDS_FROM else []
         return self._grid[number // 2 - 1 : number // 2] if number % 2 == 0 else []
 
     def _ends(self) -> tuple[ArchLike, ArchLike]:
