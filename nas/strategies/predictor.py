@@ -19,9 +19,9 @@ from nas.trial import Trial
 from search_spaces.arch import ArchLike
 from search_spaces.limits import bounds
 
-_POOL = 64  # children and samples of which the model picks one
+_POOL = 64  # children and samples that a model is asked about first
 _FRESH = 16  # samples among them
-_GENERATIONS = 4  # then the most promising breed, as the model alone says
+_GENERATIONS = 4  # in which the most promising then breed, as the model alone says
 _PARENTS, _BRED = 16, 32  # of each generation
 _ENDS_FROM = 16  # a warm-up of so many trials begins with the ends of the space
 _UNSCREENED = 8  # every so many trials one child goes unscreened, in case the model is wrong
@@ -162,13 +162,16 @@ class PredictorStrategy(EvolutionStrategy):
 
     def _extended(self, metric: str, values: np.ndarray) -> np.ndarray:
         """Ranks that go on below 0 and above 1, or nothing would be gained by an end of the front that is new."""
-        known = np.array([trial.metrics[metric] for trial in self._trials])
+        known = self._known(metric)
         low, high = known.min(), known.max()
         beyond: np.ndarray = (values - np.clip(values, low, high)) / (high - low or 1.0)
         return to_ranks(values, known) + beyond
 
     def _ranks(self, metric: str, values: np.ndarray) -> np.ndarray:
-        return to_ranks(values, np.array([trial.metrics[metric] for trial in self._trials]))
+        return to_ranks(values, self._known(metric))
+
+    def _known(self, metric: str) -> np.ndarray:
+        return np.array([trial.metrics[metric] for trial in self._trials])
 
 
 class _Pool:
