@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from supernet.distill import DISTILLATIONS
 from supernet.samplers import SAMPLERS
@@ -32,7 +32,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The recipe. Raises ValueError naming the field that is out of range, or the two that exclude each other.
+    """The recipe. Raises ValueError naming what is out of range or without effect, or two that exclude each other.
 
     epochs: passes over the training split. batch_size: images of a batch.
     lr: peak learning rate, after a linear warm-up over the part `warmup` of the run, then cosine to 0.
@@ -102,6 +102,12 @@ class TrainConfig:
 
     def _check_combinations(self) -> None:
         plan = STEP_PLANS[self.step_plan]
+        defaults = {field.name: field.default for field in fields(self)}
+        for name in plan.ignores:
+            if getattr(self, name) != defaults[name]:
+                raise ValueError(
+                    f"{name} {getattr(self, name)!r} has no effect with step plan {self.step_plan!r}: leave it out"
+                )
         if not self.num_random and not plan.teaches:
             raise ValueError(f"step plan {self.step_plan!r} needs num_random of at least 1")
         if plan.parts == "batch" and self.batch_size % self.num_random:

@@ -57,12 +57,13 @@ class StepPlan:
     """subnets: those of a step. teaches: the first one is the largest and can teach the others.
 
     parts: what `num_random` divides: "" nothing, every subnet sees all images; "batch": the batch is split among
-    the subnets; "step": a step takes one batch for each subnet.
+    the subnets; "step": a step takes one batch for each subnet. ignores: settings of the recipe that change nothing.
     """
 
     subnets: Callable[[StepContext], list[StepSubnet]]
     teaches: bool = False
     parts: str = ""
+    ignores: tuple[str, ...] = ("max_pooling",)
 
 
 def step_rng(seed: int, step: int, index: int) -> np.random.Generator:
@@ -127,12 +128,12 @@ def strict_fair(context: StepContext) -> list[StepSubnet]:
 
 
 STEP_PLANS: dict[str, StepPlan] = {
-    "sandwich": StepPlan(sandwich, teaches=True),
-    "single_path": StepPlan(single_path),
+    "sandwich": StepPlan(sandwich, teaches=True, ignores=()),
+    "single_path": StepPlan(single_path, ignores=("max_pooling", "num_random")),
     "sorted": StepPlan(one_each, parts="step"),
     "chunked": StepPlan(one_each, parts="batch"),
     "matched_min": StepPlan(matched_min),
-    "strict_fair": StepPlan(strict_fair),
+    "strict_fair": StepPlan(strict_fair, ignores=("max_pooling", "num_random", "sampler")),
 }
 
 

@@ -36,8 +36,15 @@ from supernet.train import Trainer, load_supernet
 
 TINY = NetworkSpace("tiny", (Stage((1, 2), (4, 8), (3, 5)), Stage((1, 2), (8, 12))), 1, in_channels=1, image_size=8)
 CONFIG = TrainConfig(epochs=2, batch_size=128, seed=3, members=3, max_pooling="shared")
-SINGLE = replace(CONFIG, step_plan="single_path", dropout=0.0)
 POOLED = [name for name, space in NETWORKS.items() if space.num_pools]
+
+
+def with_plan(step_plan, **others):
+    pooling = "shared" if STEP_PLANS[step_plan].teaches else "reference"
+    return replace(CONFIG, step_plan=step_plan, max_pooling=pooling, **others)
+
+
+SINGLE = with_plan("single_path", dropout=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +153,7 @@ def test_a_space_of_many_pools_is_still_tabulated():
 @pytest.mark.parametrize("step_plan", ["sandwich", "single_path"])
 def test_exactly_one_members_weights_change_a_batch(data, step_plan, optimizer):
     """Neither weight decay nor a momentum of earlier steps moves the others, nor do their batch norms see the batch."""
-    trainer = new_trainer(data, replace(CONFIG, step_plan=step_plan, optimizer=optimizer, lr=0.01, weight_decay=0.1))
+    trainer = new_trainer(data, with_plan(step_plan, optimizer=optimizer, lr=0.01, weight_decay=0.1))
     seen = set()
     for _ in range(12):
         before, momenta = snapshot(trainer.supernet), optimizer_state(trainer)
@@ -163,7 +170,7 @@ def test_exactly_one_members_weights_change_a_batch(data, step_plan, optimizer):
 
 @pytest.mark.parametrize("step_plan", STEP_PLANS)
 def test_a_step_changes_the_members_that_its_subnets_were_routed_to(data, step_plan):
-    trainer = new_trainer(data, replace(CONFIG, step_plan=step_plan, epochs=20))
+    trainer = new_trainer(data, with_plan(step_plan, epochs=20))
     routed = []
     begin = trainer.routing.begin_step
     trainer.routing.begin_step = lambda *a: routed.append(begin(*a)) or routed[-1]

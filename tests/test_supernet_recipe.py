@@ -40,6 +40,9 @@ def test_unknown_names_list_the_valid_ones():
         ({"step_plan": "sorted", "num_random": 0}, "needs num_random of at least 1"),
         ({"step_plan": "matched_min", "num_random": 0}, "needs num_random of at least 1"),
         ({"teacher": " "}, "teacher is ' '; leave it out"),
+        ({"step_plan": "single_path", "num_random": 4}, "num_random 4 has no effect with step plan 'single_path'"),
+        ({"step_plan": "strict_fair", "sampler": "best_up"}, "sampler 'best_up' has no effect with .* 'strict_fair'"),
+        ({"step_plan": "sorted", "max_pooling": "shared"}, "max_pooling 'shared' has no effect with .* 'sorted'"),
     ],
 )
 def test_parts_that_exclude_each_other_are_refused_with_the_reason(fields, message):

@@ -38,6 +38,15 @@ def test_a_step_derives_from_seed_and_step_and_trains_valid_subnets(name):
     assert plan.teaches == (step[0].role == "max")
 
 
+@pytest.mark.parametrize("name", STEP_PLANS)
+def test_what_a_plan_says_it_ignores_changes_nothing_and_all_else_does(name):
+    other_draws = replace(context(), draw=lambda index: POOLED.sample(step_rng(7, 5, index)))
+    changed = {"max_pooling": context(shared=True), "num_random": context(num_random=4), "sampler": other_draws}
+    plan = STEP_PLANS[name]
+    same = {setting for setting, other in changed.items() if plan.subnets(other) == plan.subnets(context())}
+    assert same == set(plan.ignores)
+
+
 def test_the_sandwich_is_the_largest_sampled_ones_and_the_smallest():
     step = STEP_PLANS["sandwich"].subnets(context())
     assert [s.role for s in step] == ["max", "random", "random", "random", "min"]
