@@ -5,8 +5,8 @@
 Searched: all 15,625 cells of NAS-Bench-201 (Dong and Yang 2020) by the validation accuracy after 12 epochs on CIFAR-10,
 judged by the test accuracy after 200; the same under a limit on multiply-adds; the same with multiply-adds as a second
 objective, by the hypervolume of what was seen; the same cells on CIFAR-100 and ImageNet16-120, on which nothing was
-chosen; Once-for-All's MobileNetV3, of which a model answers (`search_ofa.py`); and the 36 pooling configurations of
-ResNet-20 (Javan et al. 2023).
+chosen; Once-for-All's MobileNetV3, of which a model answers (`search_ofa.py`); the 36 pooling configurations of
+ResNet-20 (Javan et al. 2023); and problems of known structure (`search_synthetic.py`).
 Our strategies run as a study does, with results 8 trials late. The rivals get every result at once.
 Finished runs are kept in RESULTS.jsonl and not repeated. `--report` prints the tables of what is there.
 """

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import search_ofa
+import search_synthetic
 
 from nas.problem import Problem, batch_cost
 from search_spaces.catalog import SPACES
@@ -57,7 +58,7 @@ def load_tasks(folder: Path) -> dict[str, Task]:
     with gzip.open(folder / "nas_bench_201.csv.gz", "rt") as text:
         cells = {tuple(OPS[op] for op in row["ops"]): row for row in csv.DictReader(text)}
     tasks = [task for name, column in DATA_SETS.items() for task in _cells(cells, name, column)]
-    return {task.name: task for task in [*tasks, *_ofa(folder), _pooling(folder)]}
+    return {task.name: task for task in [*tasks, *_ofa(folder), _pooling(folder), *_synthetic()]}
 
 
 def _cells(rows: Mapping[tuple[str, ...], Mapping[str, str]], name: str, column: str) -> list[Task]:
@@ -118,6 +119,18 @@ def _pooling(folder: Path) -> Task:
         lambda arch: worth[arch.key],
         (6, 12, 18, 24),
     )
+
+
+def _synthetic() -> list[Task]:
+    """Judged by the true worth; `top1` and regrets are in its unit."""
+    problem = Problem(search_synthetic.SPACE, {"top1": "maximize"})
+    return [
+        Task(
+            name, problem, lambda arch, worth=worth: {"top1": worth.seen(arch)}, worth.true, BUDGETS[:3],
+            find_best=lambda problem, worth=worth: worth.best(),
+        )
+        for name, worth in search_synthetic.problems().items()
+    ]  # fmt: skip
 
 
 def regrets(task: Task, archs: list[Any], seen: np.ndarray) -> list[float]:
