@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import csv
 import functools
-import hashlib
-import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
+from search_synthetic import noise
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
 
@@ -70,9 +69,7 @@ class Accuracy:
         return self.process.predict(np.array([SPACE.to_vector(arch) for arch in archs]))
 
     def seen(self, arch: Arch) -> float:
-        digest = hashlib.sha256(arch.key.encode()).digest()[:8]
-        uniform = (int.from_bytes(digest) + 0.5) / 2**64
-        return float(self.true([arch])[0]) + statistics.NormalDist(0, self.noise).inv_cdf(uniform)
+        return float(self.true([arch])[0]) + noise(arch, self.noise)
 
 
 @functools.cache

@@ -13,10 +13,17 @@ from typing import Any
 
 import numpy as np
 
+from search_spaces.arch import ArchLike
 from search_spaces.space import ChoiceSpace
 
 GENES, CHOICES = 12, 4
 SPACE = ChoiceSpace({f"gene{i}": tuple(range(CHOICES)) for i in range(GENES)}, "synthetic")
+
+
+def noise(arch: ArchLike, deviation: float) -> float:
+    """A normal error that is the same whenever this architecture is looked at."""
+    uniform = (int.from_bytes(hashlib.sha256(arch.key.encode()).digest()[:8]) + 0.5) / 2**64
+    return statistics.NormalDist(0, deviation).inv_cdf(uniform)
 
 
 @dataclass(frozen=True)
@@ -33,10 +40,7 @@ class Worth:
         return float(self.alone[where, genes].sum() + self.pairs[where, genes, np.roll(genes, -1)].sum())
 
     def seen(self, arch: Any) -> float:
-        if not self.noise:
-            return self.true(arch)
-        uniform = (int.from_bytes(hashlib.sha256(arch.key.encode()).digest()[:8]) + 0.5) / 2**64
-        return self.true(arch) + statistics.NormalDist(0, self.noise).inv_cdf(uniform)
+        return self.true(arch) + (noise(arch, self.noise) if self.noise else 0.0)
 
     def best(self) -> float:
         """The greatest true worth, by dynamic programming along the ring from each choice of the first gene."""
