@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     args = parser.parse_args()
     data = prepare(datasets.load(args.data) if args.data else noise(), 0)
-    config = TrainConfig(batch_size=args.batch_size, dropout=0.0)
+    config = TrainConfig(step_plan="sandwich", batch_size=args.batch_size, dropout=0.0)
     torch.manual_seed(0)
     trainer = Trainer(Supernet(catalog.get(args.space)), data, config)
     ordinary = iter(DataLoader(Images(data), args.batch_size, shuffle=True, drop_last=True))

@@ -36,15 +36,16 @@ from supernet.samplers import SAMPLERS, Probes
 from supernet.shrink import SCHEDULES
 from supernet.steps import STEP_PLANS, StepContext, step_rng
 
+SANDWICH = {"step_plan": "sandwich"}
 STRATEGIES: dict[str, dict[str, Any]] = {
-    "sandwich": {},
-    "sandwich, shared pooling": {"max_pooling": "shared"},
-    "sandwich, adaptive alpha": {"distillation": "adaptive_alpha"},
-    "sandwich, best up": {"sampler": "best_up"},
-    "sandwich, worst up": {"sampler": "worst_up"},
-    "sandwich, shifted": {"sampler": "shifted"},
-    "delayed epsilon": {"schedule": "delayed_epsilon"},
-    "progressive": {"schedule": "progressive"},
+    "sandwich": SANDWICH,
+    "sandwich, shared pooling": {**SANDWICH, "max_pooling": "shared"},
+    "sandwich, adaptive alpha": {**SANDWICH, "distillation": "adaptive_alpha"},
+    "sandwich, best up": {**SANDWICH, "sampler": "best_up"},
+    "sandwich, worst up": {**SANDWICH, "sampler": "worst_up"},
+    "sandwich, shifted": {**SANDWICH, "sampler": "shifted"},
+    "delayed epsilon": {**SANDWICH, "schedule": "delayed_epsilon"},
+    "progressive": {**SANDWICH, "schedule": "progressive"},
     "single path": {"step_plan": "single_path"},
     "single path, MACs weighted": {"step_plan": "single_path", "sampler": "macs_weighted"},
     "sorted": {"step_plan": "sorted", "num_random": 4},

@@ -30,7 +30,7 @@ def train(
             "FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION."
         ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training split.", show_default="30")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training split.", show_default="100")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.", show_default="128")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.", show_default="0.1")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides every random choice.", show_default="0")] = None,
@@ -38,7 +38,7 @@ def train(
         str | None,
         typer.Option(
             help="Subnets of a step: sandwich, single_path, sorted, chunked, matched_min or strict_fair.",
-            show_default="sandwich", rich_help_panel=_PARTS,
+            show_default="single_path", rich_help_panel=_PARTS,
         ),
     ] = None,
     sampler: Annotated[

@@ -18,7 +18,9 @@ from search_spaces.arch import Arch
 
 N_TRIALS, NUM_WORKERS, MAX_MACS = 80, 2, 3e6
 # strong weight decay and dropout: there are only 1,151 training images
-RECIPE: dict[str, Any] = {"epochs": 60, "batch_size": 64, "lr": 0.2, "weight_decay": 2e-3, "dropout": 0.2}
+RECIPE: dict[str, Any] = {
+    "step_plan": "sandwich", "epochs": 60, "batch_size": 64, "lr": 0.2, "weight_decay": 2e-3, "dropout": 0.2,
+}  # fmt: skip
 
 
 class DemoError(RuntimeError):

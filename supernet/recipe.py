@@ -51,7 +51,7 @@ class TrainConfig:
     ema: decay of the averaged weights that are validated and searched; 0 searches the trained ones themselves.
     """
 
-    epochs: int = 30
+    epochs: int = 100
     batch_size: int = 128
     lr: float = 0.1
     optimizer: str = "sgd"
@@ -59,7 +59,7 @@ class TrainConfig:
     weight_decay: float = 1e-4
     clip_norm: float = 5.0
     warmup: float = 0.05
-    step_plan: str = "sandwich"
+    step_plan: str = "single_path"
     num_random: int = 2
     sampler: str = "uniform"
     schedule: str = "none"

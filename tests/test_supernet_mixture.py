@@ -35,7 +35,7 @@ from supernet.steps import STEP_PLANS, StepSubnet, step_rng
 from supernet.train import Trainer, load_supernet
 
 TINY = NetworkSpace("tiny", (Stage((1, 2), (4, 8), (3, 5)), Stage((1, 2), (8, 12))), 1, in_channels=1, image_size=8)
-CONFIG = TrainConfig(epochs=2, batch_size=128, seed=3, members=3, max_pooling="shared")
+CONFIG = TrainConfig(epochs=2, batch_size=128, seed=3, members=3, step_plan="sandwich", max_pooling="shared")
 POOLED = [name for name, space in NETWORKS.items() if space.num_pools]
 
 
@@ -347,12 +347,12 @@ def test_a_space_without_pools_is_refused_by_name(name):
 
 def test_a_run_on_a_space_without_pools_is_refused_before_its_folder_is_made(tmp_path):
     with pytest.raises(ValueError, match="a mixture on a space without pooling positions, 'mobilenet_v3'"):
-        train("mobilenet_v3", "digits", tmp_path / "run", members=2, max_pooling="shared", image_size=40)
+        train("mobilenet_v3", "digits", tmp_path / "run", members=2, image_size=40)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_search_gives_the_same_history_in_process_and_on_workers(tmp_path, ray_address):
-    run = train(TINY, "digits", tmp_path / "run", epochs=2, members=2, max_pooling="shared")
+    run = train(TINY, "digits", tmp_path / "run", epochs=2, members=2, step_plan="sandwich", max_pooling="shared")
     copy = Run.open(shutil.copytree(run.path, tmp_path / "copy"))  # evaluations are cached in the run
     options = {"n_trials": 10, "strategy": "random"}
     here = search_run(run, num_workers=0, **options)

@@ -36,7 +36,7 @@ def test_unknown_names_list_the_valid_ones():
             "batch_size 100 is not divisible by num_random 3",
         ),
         ({"step_plan": "single_path", "distillation": "soft_ce"}, "needs a teacher, and step plan 'single_path'"),
-        ({"members": 2}, "set max_pooling 'shared'"),
+        ({"step_plan": "sandwich", "members": 2}, "set max_pooling 'shared'"),
         ({"step_plan": "sorted", "num_random": 0}, "needs num_random of at least 1"),
         ({"step_plan": "matched_min", "num_random": 0}, "needs num_random of at least 1"),
         ({"teacher": " "}, "teacher is ' '; leave it out"),

@@ -30,7 +30,7 @@ from supernet.steps import STEP_PLANS
 from supernet.train import SpikeError, Trainer, TrainingError, load_supernet
 
 TINY = NetworkSpace("tiny", (Stage((1, 2), (4, 8), (1, 3)), Stage((1,), (8,), (3,))), 1, 1, 8, 10)
-CONFIG = TrainConfig(epochs=2, batch_size=128, lr=0.1, seed=3)
+CONFIG = TrainConfig(epochs=2, batch_size=128, lr=0.1, seed=3, step_plan="sandwich")
 
 
 @pytest.fixture(scope="module")
