@@ -55,7 +55,7 @@ def main() -> None:
     args = parser.parse_args()
     config = TrainConfig(
         epochs=args.epochs, batch_size=args.batch_size, lr=args.lr, weight_decay=args.weight_decay,
-        schedule=args.schedule, max_pooling=args.max_pooling, seed=args.seed,
+        step_plan="sandwich", schedule=args.schedule, max_pooling=args.max_pooling, seed=args.seed,
     )  # fmt: skip
     torch.backends.cudnn.benchmark = False  # every step has new shapes: trying algorithms for each costs more
     data = prepare(datasets.load(args.data), 0)
