@@ -66,7 +66,7 @@ def train(
         str | None,
         typer.Option(
             help="Folder of an exported model, or torchvision:NAME[:WEIGHTS.safetensors].",
-            show_default="the largest subnet", rich_help_panel=_PARTS,
+            show_default="the largest subnet, if trained", rich_help_panel=_PARTS,
         ),
     ] = None,
     members: Annotated[

@@ -42,7 +42,8 @@ class TrainConfig:
     step_plan: a name in `STEP_PLANS`; num_random: its sampled subnets a step, micro-batches or chunks.
     sampler, schedule: names in `SAMPLERS` and `SCHEDULES`.
     distillation: a name in `DISTILLATIONS`; None is "soft_ce" where there is a teacher and "none" elsewhere.
-    teacher: a network from outside that teaches all subnets (`supernet.teacher`); None lets the largest teach in place.
+    teacher: a network from outside that teaches all subnets (`supernet.teacher`); None lets the largest
+    teach in place, in the step plans that train it.
     max_pooling: where the largest subnet pools: at the space's "reference", or "shared" by all subnets of a step.
     members: weight sets, routed on the pooling configuration (`supernet.mixture`).
     label_smoothing: wherever labels are learnt. mixup: alpha of the mixing ratio's Beta distribution; 0 mixes nothing.
