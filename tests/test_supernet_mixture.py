@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from contextlib import nullcontext
@@ -14,6 +13,7 @@ import pytest
 import torch
 from spaces import NETWORKS
 from supernets import images, randomised
+from trainings import assert_same_run, train_all
 
 from nas.run import Run
 from nas.searching import search_run
@@ -24,7 +24,6 @@ from supernet import checkpoint, datasets
 from supernet.channels import sort_channels
 from supernet.data import prepare
 from supernet.distill import label_loss
-from supernet.fit import Hooks, fit
 from supernet.mixture import MOST_ROWS, TOLERANCE, Mixture, Router, Routing, balance, make_supernet
 from supernet.model import Supernet
 from supernet.optim import learning_rate, make_optimizer, set_learning_rate
@@ -214,36 +213,18 @@ def test_validation_changes_the_router_alone_and_only_where_it_was_trained(data)
     assert value == pytest.approx(0.9 + 0.1 * accuracy)
 
 
-def train_all(trainer, folder, stop_at=None):
-    hooks = Hooks(should_stop=lambda: trainer.step == stop_at)
-    return fit(trainer, folder / "checkpoint.safetensors", folder / "metrics.jsonl", hooks)
-
-
-def records(folder):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k != "images_per_s"} for line in lines]
-
-
 @pytest.mark.parametrize("ema", [0.0, 0.9], ids=["weights", "averaged weights"])
 def test_resumed_equals_uninterrupted_bit_for_bit(data, tmp_path, ema):
     config = replace(CONFIG, ema=ema)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    whole.mkdir()
-    parts.mkdir()
     assert train_all(new_trainer(data, config), whole)
     assert not train_all(new_trainer(data, config), parts, stop_at=11)
     second = new_trainer(data, config)
     torch.manual_seed(999)
     second.restore(parts / "checkpoint.safetensors")
     assert train_all(second, parts)
-    tensors, state = checkpoint.load(parts / "checkpoint.safetensors")
-    expected, expected_state = checkpoint.load(whole / "checkpoint.safetensors")
-    assert tensors.keys() == expected.keys()
-    assert "model.router.accuracy" in tensors
-    for name, tensor in tensors.items():
-        assert torch.equal(tensor, expected[name]), name
-    assert state == expected_state
-    assert records(parts) == records(whole)
+    assert_same_run(parts, whole)
+    assert "model.router.accuracy" in checkpoint.load(parts / "checkpoint.safetensors")[0]
     loaded, _ = load_supernet(whole / "checkpoint.safetensors")
     assert isinstance(loaded, Mixture)
     assert (loaded.router.accuracy < 1).any()

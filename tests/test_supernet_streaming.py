@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from trainings import assert_same_run, train_all
 
 from supernet import datasets, folders, streaming
 from supernet.batches import train_batches
 from supernet.data import DataError, ImageData, fingerprint, prepare
 from supernet.distributed import Ranks
 from supernet.evaluate import count_correct, recalibrate
-from supernet.fit import Hooks, fit
 from supernet.model import Supernet
 from supernet.recipe import TrainConfig
 from supernet.streaming import ImageFiles
@@ -130,19 +130,13 @@ def test_a_run_stopped_inside_an_epoch_resumes_bit_for_bit(streamed, tmp_path):
         space = NetworkSpace("tiny", (Stage((1,), (4, 8), (1, 3)),), 0, 3, SIZE, CLASSES)
         return Trainer(Supernet(space), streamed, TrainConfig(epochs=1, batch_size=BATCH), "cpu")
 
-    def run(one: Trainer, name: str, stop_at: int | None = None) -> bool:
-        (tmp_path / name).mkdir(exist_ok=True)
-        hooks = Hooks(should_stop=lambda: one.step == stop_at)
-        return fit(one, tmp_path / name / "checkpoint.safetensors", tmp_path / name / "metrics.jsonl", hooks)
-
-    whole = trainer()
-    assert run(whole, "whole")
-    assert not run(trainer(), "parts", stop_at=3)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train_all(trainer(), whole)
+    assert not train_all(trainer(), parts, stop_at=3)
     second = trainer()
-    second.restore(tmp_path / "parts" / "checkpoint.safetensors")
-    assert run(second, "parts")
-    for name, tensor in whole.supernet.state_dict().items():
-        assert torch.equal(second.supernet.state_dict()[name], tensor), name
+    second.restore(parts / "checkpoint.safetensors")
+    assert train_all(second, parts)
+    assert_same_run(parts, whole)
     subnet = second.supernet.export(second.supernet.space.smallest())
     recalibrate(subnet, streamed.calibration.images, streamed.mean, streamed.std)
     assert 0 <= count_correct(subnet, streamed.test, streamed.mean, streamed.std) <= len(streamed.test)

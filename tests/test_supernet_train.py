@@ -3,90 +3,56 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from trainings import CONFIG, TINY, assert_same_run, digits, new_trainer, train_all
 
 from search_spaces import catalog
-from search_spaces.network import NetworkSpace, Stage
 from supernet import checkpoint, datasets
 from supernet.batches import train_batches
 from supernet.data import prepare
 from supernet.distill import DISTILLATIONS, soft_cross_entropy
-from supernet.fit import Hooks, fit
 from supernet.model import Supernet
-from supernet.recipe import TrainConfig
 from supernet.samplers import SAMPLERS
 from supernet.shrink import SCHEDULES, Phase
-from supernet.spikes import SpikeDetector
 from supernet.steps import STEP_PLANS
-from supernet.train import SpikeError, Trainer, TrainingError, load_supernet
-
-TINY = NetworkSpace("tiny", (Stage((1, 2), (4, 8), (1, 3)), Stage((1,), (8,), (3,))), 1, 1, 8, 10)
-CONFIG = TrainConfig(epochs=2, batch_size=128, lr=0.1, seed=3, step_plan="sandwich")
+from supernet.train import Trainer, TrainingError, load_supernet
 
 
 @pytest.fixture(scope="module")
 def data():
-    return prepare(datasets.load("digits"), seed=0)
+    return digits()
 
 
 @pytest.fixture(scope="module")
 def few():
     """Enough images for three small batches an epoch."""
-    raw = datasets.load("digits")
-    return prepare(replace(raw, train_images=raw.train_images[:160], train_labels=raw.train_labels[:160]), seed=0)
-
-
-def new_trainer(data, config=CONFIG, space=None):
-    torch.manual_seed(config.seed)
-    return Trainer(Supernet(space or TINY), data, config, device="cpu")
-
-
-def run(trainer, folder, stop_at=None):
-    hooks = Hooks(should_stop=lambda: trainer.step == stop_at)
-    return fit(trainer, folder / "checkpoint.safetensors", folder / "metrics.jsonl", hooks)
-
-
-def records(folder):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k != "images_per_s"} for line in lines]
+    return digits(160)
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted")
     trainer = new_trainer(data)
-    assert run(trainer, folder)
+    assert train_all(trainer, folder)
     return folder
 
 
 def resume(data, config, folder, stop_at, space=None):
     """Stops a run after `stop_at` steps and finishes it with a new trainer."""
     first = new_trainer(data, config, space)
-    assert not run(first, folder, stop_at)
+    assert not train_all(first, folder, stop_at)
     second = new_trainer(data, config, space)
     torch.manual_seed(999)  # whatever the new process's generator holds must not matter
     second.restore(folder / "checkpoint.safetensors")
     assert second.step == stop_at
-    assert run(second, folder)
-
-
-def assert_same_run(folder, expected_folder):
-    tensors, state = checkpoint.load(folder / "checkpoint.safetensors")
-    expected, expected_state = checkpoint.load(expected_folder / "checkpoint.safetensors")
-    assert tensors.keys() == expected.keys()
-    for name, tensor in tensors.items():
-        assert torch.equal(tensor, expected[name]), name
-    assert state == expected_state
-    assert records(folder) == records(expected_folder)
+    assert train_all(second, folder)
 
 
 @pytest.mark.parametrize("stop_at", [1, 9, 12], ids=lambda n: f"stopped after step {n}")
@@ -114,16 +80,15 @@ def test_every_part_trains_and_resumes_bit_for_bit(few, tmp_path, part):
     """Some steps on few images, stopped inside the last epoch, when every schedule has opened its choices."""
     config = replace(CONFIG, epochs=3, batch_size=32, **part)
     expected, resumed = tmp_path / "expected", tmp_path / "resumed"
-    expected.mkdir(), resumed.mkdir()
     whole = new_trainer(few, config, TINY)
-    assert run(whole, expected)
+    assert train_all(whole, expected)
     resume(few, config, resumed, stop_at=whole.total_steps - 1, space=TINY)
     assert_same_run(resumed, expected)
 
 
 def test_the_average_is_what_is_searched_and_the_trained_weights_are_kept(data, tmp_path):
     trainer = new_trainer(data, replace(CONFIG, epochs=1, ema=0.5))
-    run(trainer, tmp_path)
+    train_all(trainer, tmp_path)
     loaded, _ = load_supernet(tmp_path / "checkpoint.safetensors")
     weight, average = trainer.supernet.head.fc.weight, trainer.average.module.head.fc.weight
     assert torch.equal(loaded.head.fc.weight, average)
@@ -139,92 +104,6 @@ def test_an_average_follows_its_formula(data):
         weight = trainer.supernet.head.fc.weight.detach().clone()
         expected = weight if expected is None else 0.75 * expected + 0.25 * weight
     torch.testing.assert_close(trainer.average.module.head.fc.weight, expected)
-
-
-def poisoned(trainer, steps, times):
-    """A trainer whose images are not numbers at these steps, as often as `times` says."""
-    honest, left = trainer.train_step, dict.fromkeys(steps, times)
-
-    def train_step(images, labels):
-        if left.get(trainer.step):
-            left[trainer.step] -= 1
-            images = torch.full_like(images, math.nan)
-        return honest(images, labels)
-
-    trainer.train_step = train_step
-    return trainer
-
-
-def test_a_loss_that_is_not_finite_rolls_back_to_the_epoch_before_at_half_the_rate_and_is_reported(data, tmp_path):
-    trainer = poisoned(new_trainer(data), steps=[12], times=2)
-    assert run(trainer, tmp_path)
-    back = [r for r in records(tmp_path) if "rollback" in r]
-    assert [(r["step"], r["rollback"]) for r in back] == [(9, 1), (9, 2)]
-    assert "not finite at step 12" in back[0]["reason"]
-    assert "d2-1_w8-8" in back[0]["reason"]
-    assert trainer.rollbacks == 2
-    assert trainer.learning_rate(15) == pytest.approx(new_trainer(data).learning_rate(15) / 4)
-    steps = [r["step"] for r in records(tmp_path) if "loss_max" in r]
-    assert steps == sorted(set(steps)), "no step is recorded twice"
-
-
-def test_weights_broken_by_an_epochs_last_step_are_found_and_rolled_back(few, tmp_path):
-    """No loss is computed with them before the epoch ends; a short epoch would else never see its spike."""
-    config = replace(CONFIG, epochs=2, batch_size=128, lr=1e30, clip_norm=1e30)
-    trainer = new_trainer(few, config, TINY)
-    assert trainer.steps_per_epoch == 1
-    with pytest.raises(TrainingError, match=r"not finite.*after 3 rollbacks; start a new run with a lower lr"):
-        run(trainer, tmp_path)
-    assert len([r for r in records(tmp_path) if "rollback" in r]) == 3
-
-
-def test_the_fourth_spike_stops_the_run_naming_step_and_architectures(data, tmp_path):
-    trainer = poisoned(new_trainer(data), steps=[3], times=9)
-    with pytest.raises(
-        TrainingError, match=r"at step 3 .*d2-1_w8-8.*after 3 rollbacks; start a new run with a lower lr than 0.1"
-    ):
-        run(trainer, tmp_path)
-    assert len([r for r in records(tmp_path) if "rollback" in r]) == 3
-
-
-def test_a_rolled_back_run_resumes_as_it_would_have_gone_on(data, tmp_path):
-    expected, resumed = tmp_path / "expected", tmp_path / "resumed"
-    expected.mkdir(), resumed.mkdir()
-    assert run(poisoned(new_trainer(data), [10], 1), expected)
-    assert not run(poisoned(new_trainer(data), [10], 1), resumed, stop_at=14)
-    second = new_trainer(data)
-    second.restore(resumed / "checkpoint.safetensors")
-    assert second.rollbacks == 1
-    assert run(second, resumed)
-    assert_same_run(resumed, expected)
-
-
-def test_a_jump_of_the_loss_towards_chance_is_a_spike_and_noise_is_not():
-    rng = np.random.default_rng(0)
-    detector = SpikeDetector(chance=math.log(10))
-    assert not any(detector.is_spike(loss) for loss in 0.5 + 0.3 * rng.standard_normal(2000))
-    collapse = [detector.is_spike(2.3) for _ in range(20)]
-    assert any(collapse)
-    assert not collapse[0], "a single bad batch is no collapse"
-
-
-@pytest.mark.parametrize("schedule", ["delayed_epsilon", "progressive"])
-def test_subnets_that_a_schedule_opens_may_start_at_chance(data, monkeypatch, schedule):
-    """They were never trained, so their losses are no collapse of the largest subnet that the steps before trained."""
-    trainer = new_trainer(data, replace(CONFIG, epochs=60, step_plan="single_path", schedule=schedule))
-    monkeypatch.setattr("supernet.train.sort_channels", lambda *weights: None)
-    opened = {}
-
-    def backward(subnets, images, labels):
-        phase = trainer.schedule.phase(trainer.step).name
-        loss = 2.5 * 0.97 ** (trainer.step - opened.setdefault(phase, trainer.step))
-        return [torch.tensor(loss)], torch.tensor(0.0)
-
-    monkeypatch.setattr(trainer, "_backward", backward)
-    images, labels = torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64)
-    for _ in range(trainer.total_steps):
-        trainer.train_step(images, labels)
-    assert len(opened) > 2
 
 
 @pytest.mark.parametrize("plan", ["sorted", "chunked"])
@@ -265,7 +144,7 @@ def test_a_teacher_that_changed_is_refused_on_resume(few, tmp_path):
         return Trainer(Supernet(TINY), few, replace(CONFIG, batch_size=32), "cpu", teacher)
 
     trainer = taught(seed=1)
-    run(trainer, tmp_path, stop_at=1)
+    train_all(trainer, tmp_path, stop_at=1)
     taught(seed=1).restore(tmp_path / "checkpoint.safetensors")
     with pytest.raises(TrainingError, match="the teacher's weights are not those it was trained with"):
         taught(seed=2).restore(tmp_path / "checkpoint.safetensors")
@@ -339,15 +218,6 @@ def test_weight_decay_spares_norms_biases_and_transforms(data):
     for name in names.values():
         is_kernel = name.endswith(".weight") and ".bn" not in name and "_bn" not in name
         assert (name in decayed) == is_kernel, name
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_architectures(data):
-    trainer = new_trainer(data)
-    before = {name: t.clone() for name, t in trainer.supernet.named_parameters()}
-    x = torch.full((16, 1, 8, 8), float("nan"))
-    with pytest.raises(SpikeError, match=r"not finite at step 0 .*d2-1_w8-8"):
-        trainer.train_step(x, torch.zeros(16, dtype=torch.int64))
-    assert all(torch.equal(before[name], t) for name, t in trainer.supernet.named_parameters())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,118 @@
+"""A loss that is no number, or collapses: back to the last good state, reported, and at last stopped."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from trainings import CONFIG, TINY, assert_same_run, digits, new_trainer, records, train_all
+
+from supernet.spikes import SpikeDetector
+from supernet.train import SpikeError, TrainingError
+
+
+@pytest.fixture(scope="module")
+def data():
+    return digits()
+
+
+@pytest.fixture(scope="module")
+def few():
+    return digits(160)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_architectures(data):
+    trainer = new_trainer(data)
+    before = {name: t.clone() for name, t in trainer.supernet.named_parameters()}
+    x = torch.full((16, 1, 8, 8), float("nan"))
+    with pytest.raises(SpikeError, match=r"not finite at step 0 .*d2-1_w8-8"):
+        trainer.train_step(x, torch.zeros(16, dtype=torch.int64))
+    assert all(torch.equal(before[name], t) for name, t in trainer.supernet.named_parameters())
+
+
+def poisoned(trainer, steps, times):
+    """A trainer whose images are not numbers at these steps, as often as `times` says."""
+    honest, left = trainer.train_step, dict.fromkeys(steps, times)
+
+    def train_step(images, labels):
+        if left.get(trainer.step):
+            left[trainer.step] -= 1
+            images = torch.full_like(images, math.nan)
+        return honest(images, labels)
+
+    trainer.train_step = train_step
+    return trainer
+
+
+def test_a_loss_that_is_not_finite_rolls_back_to_the_epoch_before_at_half_the_rate_and_is_reported(data, tmp_path):
+    trainer = poisoned(new_trainer(data), steps=[12], times=2)
+    assert train_all(trainer, tmp_path)
+    back = [r for r in records(tmp_path) if "rollback" in r]
+    assert [(r["step"], r["rollback"]) for r in back] == [(9, 1), (9, 2)]
+    assert "not finite at step 12" in back[0]["reason"]
+    assert "d2-1_w8-8" in back[0]["reason"]
+    assert trainer.rollbacks == 2
+    assert trainer.learning_rate(15) == pytest.approx(new_trainer(data).learning_rate(15) / 4)
+    steps = [r["step"] for r in records(tmp_path) if "loss_max" in r]
+    assert steps == sorted(set(steps)), "no step is recorded twice"
+
+
+def test_weights_broken_by_an_epochs_last_step_are_found_and_rolled_back(few, tmp_path):
+    """No loss is computed with them before the epoch ends; a short epoch would else never see its spike."""
+    config = replace(CONFIG, epochs=2, batch_size=128, lr=1e30, clip_norm=1e30)
+    trainer = new_trainer(few, config, TINY)
+    assert trainer.steps_per_epoch == 1
+    with pytest.raises(TrainingError, match=r"not finite.*after 3 rollbacks; start a new run with a lower lr"):
+        train_all(trainer, tmp_path)
+    assert len([r for r in records(tmp_path) if "rollback" in r]) == 3
+
+
+def test_the_fourth_spike_stops_the_run_naming_step_and_architectures(data, tmp_path):
+    trainer = poisoned(new_trainer(data), steps=[3], times=9)
+    with pytest.raises(
+        TrainingError, match=r"at step 3 .*d2-1_w8-8.*after 3 rollbacks; start a new run with a lower lr than 0.1"
+    ):
+        train_all(trainer, tmp_path)
+    assert len([r for r in records(tmp_path) if "rollback" in r]) == 3
+
+
+def test_a_rolled_back_run_resumes_as_it_would_have_gone_on(data, tmp_path):
+    expected, resumed = tmp_path / "expected", tmp_path / "resumed"
+    assert train_all(poisoned(new_trainer(data), [10], 1), expected)
+    assert not train_all(poisoned(new_trainer(data), [10], 1), resumed, stop_at=14)
+    second = new_trainer(data)
+    second.restore(resumed / "checkpoint.safetensors")
+    assert second.rollbacks == 1
+    assert train_all(second, resumed)
+    assert_same_run(resumed, expected)
+
+
+def test_a_jump_of_the_loss_towards_chance_is_a_spike_and_noise_is_not():
+    rng = np.random.default_rng(0)
+    detector = SpikeDetector(chance=math.log(10))
+    assert not any(detector.is_spike(loss) for loss in 0.5 + 0.3 * rng.standard_normal(2000))
+    collapse = [detector.is_spike(2.3) for _ in range(20)]
+    assert any(collapse)
+    assert not collapse[0], "a single bad batch is no collapse"
+
+
+@pytest.mark.parametrize("schedule", ["delayed_epsilon", "progressive"])
+def test_subnets_that_a_schedule_opens_may_start_at_chance(data, monkeypatch, schedule):
+    """They were never trained, so their losses are no collapse of the largest subnet that the steps before trained."""
+    trainer = new_trainer(data, replace(CONFIG, epochs=60, step_plan="single_path", schedule=schedule))
+    monkeypatch.setattr("supernet.train.sort_channels", lambda *weights: None)
+    opened = {}
+
+    def backward(subnets, images, labels):
+        phase = trainer.schedule.phase(trainer.step).name
+        loss = 2.5 * 0.97 ** (trainer.step - opened.setdefault(phase, trainer.step))
+        return [torch.tensor(loss)], torch.tensor(0.0)
+
+    monkeypatch.setattr(trainer, "_backward", backward)
+    images, labels = torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64)
+    for _ in range(trainer.total_steps):
+        trainer.train_step(images, labels)
+    assert len(opened) > 2
