@@ -5,9 +5,9 @@
 
 Every strategy trains the same supernet for the whole number of epochs that comes closest to --budget multiply-adds,
 forward and backward (counted as three forward passes; a probe of a sampler as one). Then each is searched under
-10, 20, 40 and 80M MACs (of 32 pixels; so many fewer as images are smaller), and its ranking is compared with the same
-stand-alone trainings (`nas trust`), which are made once. Prints a table in Markdown; an interrupted call goes on where
-it was.
+10, 20, 40 and 80M MACs (of 32 pixels; so many fewer as images are smaller), and its ranking below the last of them is
+compared with the same stand-alone trainings (`nas trust --max-macs`), which are made once. Prints a table in Markdown;
+an interrupted call goes on where it was.
 """
 
 from __future__ import annotations
@@ -95,7 +95,9 @@ def measure(name: str, folder: Path, alone: Path | None, args: argparse.Namespac
     best = [best_under(run, limit, args) for limit in limits(args.image_size)]
     if alone is not None and not (folder / "trust").exists():
         shutil.copytree(alone, folder / "trust")
-    report = trust_run(run, archs=args.archs, epochs=args.alone_epochs)
+    report = trust_run(
+        run, archs=args.archs, epochs=args.alone_epochs, seed=args.seed, max_macs=limits(args.image_size)[-1]
+    )
     kendall = report["kendall"]
     tau = (
         "none"

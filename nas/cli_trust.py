@@ -17,12 +17,17 @@ def trust(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of each.", show_default="the recipe's")] = None,
     seed: Annotated[int, typer.Option(help="Decides the sample, initial weights and batches.")] = 0,
+    max_macs: Annotated[
+        str | None,
+        typer.Option(help="Sample subnets of at most so many multiply-adds, such as 40M.", show_default="no limit"),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")
     ] = False,
 ) -> None:
     """Train a sample of subnets alone: how well do the supernet's scores rank, and what corrects them?"""
+    from nas.quantities import parse_quantity
     from nas.run import Run
     from nas.signals import stop_requests
     from nas.trust import default_archs, trust_run
@@ -32,6 +37,7 @@ def trust(
     with stop_requests(say_stopping) as should_stop, _Progress(stderr(), archs) as progress:
         report = trust_run(
             opened, archs=archs, epochs=epochs, seed=seed, device=device,
+            max_macs=None if max_macs is None else parse_quantity(max_macs),
             on_start=progress.start, on_record=progress.record, should_stop=should_stop,
         )  # fmt: skip
     from nas.plots import save_trust

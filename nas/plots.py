@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFor
 from nas.compare import INTERVAL as SEED_INTERVAL
 from nas.quantities import show_metric, show_quantity
 from nas.summary import INTERVAL
+from nas.trust_report import compared
 from search_spaces.limits import bounds
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def save_trust(report: Mapping[str, Any], path: Path, title: str) -> None:
         axis.set_major_formatter(PercentFormatter(1.0, decimals=1))
     names = {"kendall": "Kendall", "spearman": "Spearman", "null_kendall": "MACs alone: Kendall"}
     lines = (title, ", ".join(_correlation(name, report[key]) for key, name in names.items()),
-             f"{report['n']} architectures, each trained alone for {report['epochs']} epochs")  # fmt: skip
+             f"{compared(report)}, each trained alone for {report['epochs']} epochs")  # fmt: skip
     axes.set_title("\n".join(lines), loc="left", fontsize=10, parse_math=False)
     figure.savefig(path, dpi=150)
 

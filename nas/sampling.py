@@ -10,26 +10,30 @@ import numpy as np
 
 from search_spaces import cost
 from search_spaces.arch import Arch
+from search_spaces.feasible import preflight, sample_feasible
 from search_spaces.network import NetworkSpace
 
 MOST_CANDIDATES = 4096  # spaces up to this size are listed, of larger ones as many are drawn
+_BLOCKS = 4  # of as many draws, at most, for candidates below a limit
+_FEWEST, _TRIES = 64, 128  # candidates that are looked for where draws hardly find any, and how often
 
 
-def spread_sample(space: NetworkSpace, n: int, seed: int = 0) -> list[Arch]:
+def spread_sample(space: NetworkSpace, n: int, seed: int = 0, max_macs: float | None = None) -> list[Arch]:
     """`n` different architectures, each as far as possible from those before it.
 
     The distance is half `space.to_vector` (genes, and the pooling level of every slot) and half log2 MACs: so the
     sample covers the MACs range and the poolings alike, and its first k are the sample of size k (farthest-point
     sampling, Gonzalez 1985). The seed decides the first one, and the candidates of a space that is too large to list.
-    Raises ValueError where the space has fewer than `n` architectures.
+    max_macs: none of the architectures computes more multiply-adds for one image.
+    Raises ValueError where there are fewer than `n` architectures, InfeasibleLimitsError where `max_macs` leaves none.
     """
-    if not 1 <= n <= min(space.size(), MOST_CANDIDATES):
-        raise ValueError(
-            f"{n} architectures cannot be sampled from space {space.name!r}; valid: 1 to "
-            f"{min(space.size(), MOST_CANDIDATES)}"
-        )
     rng = np.random.default_rng(np.random.SeedSequence(seed))
-    archs = _candidates(space, rng)
+    archs = _candidates(space, rng) if max_macs is None else _candidates_within(space, rng, max_macs)
+    if not 1 <= n <= len(archs):
+        limit = "" if max_macs is None else f" within {max_macs:,.0f} MACs"
+        raise ValueError(
+            f"{n} architectures cannot be sampled from space {space.name!r}{limit}; valid: 1 to {len(archs)}"
+        )
     points = _points(space, archs)
     chosen = [int(rng.integers(len(archs)))]
     nearest = _distances(points, chosen[0])
@@ -49,6 +53,32 @@ def _candidates(space: NetworkSpace, rng: np.random.Generator) -> list[Arch]:
         arch = space.sample(rng)
         found.setdefault(arch.key, arch)
     return list(found.values())
+
+
+def _candidates_within(space: NetworkSpace, rng: np.random.Generator, max_macs: float) -> list[Arch]:
+    """The same below a limit; fewer where so few are found."""
+
+    def within(archs: Sequence[Arch]) -> dict[str, Arch]:
+        below = cost.macs(space, archs) <= max_macs
+        return {arch.key: arch for arch, inside in zip(archs, below) if inside}
+
+    def known(archs: Sequence[Arch]) -> dict[str, np.ndarray]:
+        return cost.costs(space, archs, ("macs",))
+
+    preflight(space, {"macs": max_macs}, known)
+    if space.size() <= MOST_CANDIDATES:
+        return list(within(list(space.enumerate())).values())
+    found = within([space.smallest(), space.largest(), space.most_macs()])
+    for _ in range(_BLOCKS):
+        found |= within([space.sample(rng) for _ in range(MOST_CANDIDATES)])
+        if len(found) >= MOST_CANDIDATES:
+            break
+    for _ in range(_TRIES):
+        if len(found) >= _FEWEST:
+            break
+        arch = sample_feasible(space, rng, {"macs": max_macs}, known)
+        found.setdefault(arch.key, arch)
+    return list(found.values())[:MOST_CANDIDATES]
 
 
 def _points(space: NetworkSpace, archs: Sequence[Arch]) -> np.ndarray:

@@ -13,6 +13,7 @@ from rich.table import Table
 from nas.compare import INTERVAL
 from nas.front_latency import over_budget
 from nas.quantities import LATENCY, show_limit, show_metric, show_quantity
+from nas.trust_report import compared
 from search_spaces.limits import Limit
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def print_trust(report: Mapping[str, Any]) -> None:
     console.print(table)
     plural = "s" * (report["epochs"] != 1)
     console.print(
-        f"{report['n']} architectures, each trained alone for {report['epochs']} epoch{plural}; accuracies on "
+        f"{compared(report)}, each trained alone for {report['epochs']} epoch{plural}; accuracies on "
         f"{report['images']} search-validation images; calibration error {calibration['leave_one_out_rmse']:.2%}",
         highlight=False,
     )

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import logging
+import math
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ import numpy as np
 from nas.calibration import LEAST_PAIRS, Calibration
 from nas.run import Run, RunError, write_json, writing
 from nas.sampling import MOST_CANDIDATES, spread_sample
-from nas.trust_report import Basis, Pair, figures, quote, save
+from nas.trust_report import Basis, Pair, command_again, compared, figures, quote, save
 from search_spaces import cost
 from search_spaces.arch import Arch
 from search_spaces.plan import plan
@@ -43,6 +44,7 @@ def trust_run(
     archs: int | None = None,
     epochs: int | None = None,
     seed: int = 0,
+    max_macs: float | None = None,
     device: str = "auto",
     on_start: Callable[[int, int], None] = lambda done, total: None,
     on_record: Callable[[dict[str, Any]], None] = lambda record: None,
@@ -53,14 +55,15 @@ def trust_run(
     archs: how many, by default 12 or the space's size, spread over the space's genes, poolings and MACs
     (`nas.sampling`); a later call with more extends the sample, and what was trained with these epochs and this seed is
     never trained again. epochs: of each; by default the recipe's. seed: decides sample, initial weights and batches,
-    the last two alike for all architectures.
+    the last two alike for all architectures. max_macs: the sample holds no architecture of more multiply-adds for one
+    image: what no search will look at is the dearest to train, and the easiest to rank.
     Both accuracies are read on the search-validation split, with recalibrated batch norms: searches use the
     calibration, and what chooses must not have seen the test set.
     on_start: called with the steps already done and the steps in all; on_record: `step` within a training, `loss`,
     and the `arch` (from 0) that it belongs to. should_stop: asked at every record; True ends the call with
     `Interrupted`, and the architecture under way is trained from its start the next time.
-    Raises ValueError for values out of range, RunError for a run that is being trained, CheckpointError for one that
-    is not trained, TrainingError when a training diverges.
+    Raises ValueError for values out of range (InfeasibleLimitsError where `max_macs` leaves nothing), RunError for a
+    run that is being trained, CheckpointError for one that is not trained, TrainingError when a training diverges.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     epochs = run.recipe.epochs if epochs is None else epochs
@@ -76,7 +79,9 @@ def trust_run(
         raise ValueError(f"archs is {archs}; valid in this space: {LEAST_PAIRS} to {most}")
     if not 0 <= seed <= MOST_SEED:
         raise ValueError(f"seed is {seed}; valid: 0 to {MOST_SEED}")
-    sample = spread_sample(run.space, archs, seed)
+    if max_macs is not None and not 0 < max_macs < math.inf:
+        raise ValueError(f"max_macs is {max_macs}; valid: above 0")
+    sample = spread_sample(run.space, archs, seed, max_macs)
 
     from nas.training import load_trained
     from supernet.train import resolve_device
@@ -84,7 +89,7 @@ def trust_run(
     resolve_device(device)
     with writing(run):
         supernet, state, data = load_trained(run)
-        basis = Basis(state["weights_hash"], state["data"], epochs, seed)
+        basis = Basis(state["weights_hash"], state["data"], epochs, seed, None if max_macs is None else int(max_macs))
         _warn_of_changes(run, basis, archs)
         alone = functools.partial(
             standalone_record,
@@ -184,7 +189,7 @@ def _train_missing(
             raise Interrupted(
                 f"stopped with {done} of {len(sample)} architectures trained; the same command continues: "
                 f"nas trust {shlex.quote(str(run))} --archs {len(sample)} --epochs {basis.epochs} "
-                f"--seed {basis.seed}"
+                f"--seed {basis.seed}" + f" --max-macs {basis.max_macs}" * (basis.max_macs is not None)
             )
         on_record({"arch": index, **values})
 
@@ -270,8 +275,9 @@ def _warn_of_changes(run: Run, basis: Basis, archs: int) -> None:
             "the last report of %s is on other weights: the supernet is scored again, stand-alone trainings count",
             run,
         )
-    elif last["n"] > archs and last["epochs"] == basis.epochs:
+    elif last["epochs"] == basis.epochs and (last["n"] > archs or last["max_macs"] != basis.max_macs):
         log.warning(
-            "the report on %d architectures gives way to one on %d; --archs %d brings it back without training",
-            last["n"], archs, last["n"],
+            "the report on %s gives way to one on %s; %s brings it back without training",
+            compared(last), compared({"n": archs, "max_macs": basis.max_macs}),
+            command_again(run, json.loads((run.path / "trust.json").read_text(encoding="utf-8"))),
         )  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nas.calibration import Calibration
+from nas.quantities import show_quantity
 from nas.ranking import Correlation, bootstrap_interval, kendall, noise_ceiling, spearman
 from nas.run import Run, RunError, write_json
 from search_spaces.arch import Arch
@@ -43,14 +44,15 @@ class Pair:
 
 @dataclass(frozen=True)
 class Basis:
-    """What the figures hold for: the supernet's weights and the run's data (SHA-256), and how the stand-alone networks
-    were trained.
+    """What the figures hold for: the supernet's weights and the run's data (SHA-256), how the stand-alone networks were
+    trained, and up to how many MACs they were sampled, if not of the whole space.
     """
 
     weights: str
     data: str
     epochs: int
     seed: int
+    max_macs: int | None = None
 
 
 def figures(pairs: Sequence[Pair], calibration: Calibration, basis: Basis) -> dict[str, Any]:
@@ -101,9 +103,9 @@ def figures(pairs: Sequence[Pair], calibration: Calibration, basis: Basis) -> di
 
 def save(run: Run, report: dict[str, Any], calibration: Calibration) -> None:
     """Writes `trust.json` and `calibration.json` into the run."""
-    identity = {name: report[name] for name in ("weights", "data", "epochs", "seed")}
+    identity = {name: report[name] for name in ("weights", "data", "epochs", "seed", "max_macs")}
     write_json(calibration_file(run), {"format": CALIBRATION_FORMAT, **identity, **calibration.to_dict()})
-    made = {"archs": report["n"], "epochs": report["epochs"], "seed": report["seed"]}
+    made = {"archs": report["n"]} | {name: report[name] for name in ("epochs", "seed", "max_macs")}
     write_json(run.path / CALIBRATIONS, (_read(run.fetch(CALIBRATIONS)) or {}) | {calibration.identity: made})
     write_json(run.path / "trust.json", report)
 
@@ -112,19 +114,22 @@ def quote(run: Run, weights_hash: str) -> dict[str, Any] | None:
     """The figures that a model card quotes, when the run has a trust report on these very weights; else None.
 
     kendall and spearman of inherited with stand-alone accuracy, each with its 95 % interval; null_kendall, that of
-    MACs alone; n architectures, trained alone for `epochs` epochs. Raises RunError for a report that was changed.
+    MACs alone; n architectures, of at most `max_macs` unless that is None, trained alone for `epochs` epochs.
+    Raises RunError for a report that was changed.
     """
     file = run.path / "trust.json"
     report = _read(file)
     if report is None or report.get("format") != FORMAT or report.get("weights") != weights_hash:
         return None
     try:
+        most = report.get("max_macs")  # reports of before there was a limit lack it
         found: dict[str, Any] = {"n": _count(report["n"]), "epochs": _count(report["epochs"])}
+        found["max_macs"] = None if most is None else _count(most)
         for name in ("kendall", "spearman", "null_kendall"):
             found[name], found[f"{name}_interval"] = _correlation(**report[name])
     except (KeyError, TypeError, ValueError) as error:
-        again = _again(run, report)
-        raise RunError(f"{file} is not as it was written ({error!r}); make it again with: {again}") from None
+        command = command_again(run, report)
+        raise RunError(f"{file} is not as it was written ({error!r}); make it again with: {command}") from None
     del found["null_kendall_interval"]
     return found
 
@@ -134,13 +139,19 @@ def quoted_text(trust: Mapping[str, Any] | None) -> str:
     if trust is None:
         return "not measured (`nas trust`)"
     if trust["kendall"] is None:
-        return f"no rank correlation among {trust['n']} subnets trained alone"
+        return f"no rank correlation among {compared(trust, 'subnets')} trained alone"
     low, high = trust["kendall_interval"]
     null = "none" if trust["null_kendall"] is None else f"{trust['null_kendall']:.2f}"
     return (
-        f"Kendall {trust['kendall']:.2f} ({low:.2f} to {high:.2f}) with {trust['n']} subnets trained alone for "
+        f"Kendall {trust['kendall']:.2f} ({low:.2f} to {high:.2f}) with {compared(trust, 'subnets')} trained alone for "
         f"{trust['epochs']} epoch{'s' * (trust['epochs'] != 1)}; MACs alone {null}"
     )
+
+
+def compared(report: Mapping[str, Any], noun: str = "architectures") -> str:
+    """`12 architectures`, or `12 architectures of at most 40M MACs`, of a report or what `quote` returned."""
+    most = report.get("max_macs")
+    return f"{report['n']} {noun}" + ("" if most is None else f" of at most {show_quantity(most)} MACs")
 
 
 def calibration_file(run: Run) -> Path:
@@ -162,7 +173,7 @@ def load_calibration(run: Run, weights: str) -> Calibration:
     require_calibration(run)
     file = calibration_file(run)
     data = _read(file)
-    again = f"make it again with: {_again(run, data or {})} (stand-alone runs are kept)"
+    again = f"make it again with: {command_again(run, data or {})} (stand-alone runs are kept)"
     if data is None or data.get("format") != CALIBRATION_FORMAT:
         raise RunError(f"{file} is not a calibration of this version ({CALIBRATION_FORMAT}); {again}")
     if not str(data.get("weights")).startswith(weights):
@@ -199,7 +210,7 @@ def require_calibration_of(run: Run, study_name: str, before: str | None, calibr
         values = made.get(identity)
         if not isinstance(values, dict):
             return "with options that are not recorded"
-        return "by " + _again(run, values)
+        return "by " + command_again(run, values)
 
     raise RunError(
         f"study {study_name!r} belongs to another calibration: context.calibration is {before} in the study and "
@@ -216,14 +227,15 @@ def is_recalibrated(run: Run, context: Mapping[str, str]) -> bool:
         return False
 
 
-def _again(run: Run, written: Mapping[str, Any]) -> str:
+def command_again(run: Run, written: Mapping[str, Any]) -> str:
     """The command that makes a report or a calibration again, with the options of the one that was written."""
     command = f"nas trust {shlex.quote(str(run))}"
     pairs = written.get("pairs", written.get("archs"))
     if isinstance(pairs, list | int):
         command += f" --archs {pairs if isinstance(pairs, int) else len(pairs)}"
+    names = ("epochs", "seed", "max_macs")
     return command + "".join(
-        f" --{name} {written[name]}" for name in ("epochs", "seed") if isinstance(written.get(name), int)
+        f" --{name.replace('_', '-')} {written[name]}" for name in names if isinstance(written.get(name), int)
     )
 
 

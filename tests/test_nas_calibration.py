@@ -15,6 +15,7 @@ from nas.calibration import LEAST_PAIRS, Calibration, fidelity_curve, random_sam
 from nas.ranking import bootstrap_interval, kendall, noise_ceiling, spearman
 from nas.sampling import spread_sample
 from search_spaces import catalog, cost
+from search_spaces.feasible import InfeasibleLimitsError
 
 POOLING = catalog.get("resnet20_pooling")
 EVERY = list(POOLING.enumerate())
@@ -113,6 +114,29 @@ def test_a_sample_beyond_the_space_is_refused():
     for n in (0, 37):
         with pytest.raises(ValueError, match=f"{n} architectures .* valid: 1 to 36"):
             spread_sample(POOLING, n)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("quantile", [0.0, 0.5], ids=["the smallest", "half"])
+def test_a_sample_below_a_limit_holds_no_other_and_is_extended_too(name, quantile):
+    space = NETWORKS[name]
+    rng = np.random.default_rng(0)
+    known = list(space.enumerate()) if space.size() < 1000 else [space.sample(rng) for _ in range(200)]
+    macs = np.sort(cost.macs(space, list({arch.key: arch for arch in known}.values())))
+    limit = max(macs[3], np.quantile(macs, quantile))
+    sample = spread_sample(space, 4, seed=3, max_macs=limit)
+    assert cost.macs(space, sample).max() <= limit
+    assert len({arch.key for arch in sample}) == 4
+    assert spread_sample(space, 2, seed=3, max_macs=limit) == sample[:2]
+
+
+def test_a_limit_leaves_few_architectures_or_none():
+    macs = np.sort(cost.macs(POOLING, EVERY))
+    assert len(spread_sample(POOLING, 3, max_macs=macs[2])) == 3
+    with pytest.raises(ValueError, match=rf"4 architectures .* within {macs[2]:,} MACs; valid: 1 to 3"):
+        spread_sample(POOLING, 4, max_macs=macs[2])
+    with pytest.raises(InfeasibleLimitsError, match="nearest reachable"):
+        spread_sample(POOLING, 1, max_macs=macs[0] - 1)
 
 
 @pytest.mark.parametrize("k", [LEAST_PAIRS, 6, 12])

@@ -22,6 +22,7 @@ from nas.run import Run, RunError
 from nas.searching import search_run
 from nas.training import Interrupted, train
 from nas.trust import _file, default_archs, quote, trust_run
+from nas.trust_report import load_calibration, quoted_text
 from search_spaces.network import NetworkSpace, Stage
 from supernet import checkpoint
 
@@ -65,6 +66,7 @@ def test_the_figures_are_scipys_on_the_pairs(trusted):
         "null_kendall": report["null_kendall"]["value"],
         "n": N,
         "epochs": 1,
+        "max_macs": None,
     }
     assert quote(Run.open(trusted), "0" * 64) is None
 
@@ -92,6 +94,25 @@ def test_more_archs_extend_the_sample_and_nothing_is_trained_twice(trusted_copy,
     assert trust_run(at_once, archs=N + 2, epochs=1, device="cpu") == longer
     assert trust_run(trusted_copy, archs=N + 2, epochs=1, device="cpu") == longer
     assert (at_once / "calibration.json").read_text() == (trusted_copy / "calibration.json").read_text()
+
+
+def test_a_sample_below_a_limit_shares_its_trainings_and_is_quoted_as_such(nas, trusted_copy, caplog):
+    limit, before = 2_000_000, trainings(trusted_copy)
+    code, out, err = nas("trust", trusted_copy, "--archs", N, "--epochs", 1, "--max-macs", "2M")
+    assert code == 0, err
+    report = report_of(trusted_copy)
+    assert report["max_macs"] == limit
+    assert max(row["macs"] for row in report["archs"]) <= limit
+    assert trainings(trusted_copy).items() >= before.items()
+    assert f"{N} architectures of at most 2M MACs" in out
+    assert f"the report on {N} architectures gives way to one on {N} architectures of at most 2M MACs;" in caplog.text
+    assert f"{N} subnets of at most 2M MACs" in quoted_text(quote(Run.open(trusted_copy), report["weights"]))
+    with pytest.raises(RunError, match=rf"nas trust \S+ --archs {N} --epochs 1 --seed 0 --max-macs {limit} \("):
+        load_calibration(Run.open(trusted_copy), "0" * 64)
+    both = trainings(trusted_copy)
+    assert trust_run(trusted_copy, archs=N, epochs=1, max_macs=limit) == report
+    assert trust_run(trusted_copy, archs=N, epochs=1)["max_macs"] is None
+    assert trainings(trusted_copy) == both
 
 
 def test_a_stopped_run_keeps_what_it_finished(run_copy, trusted):
@@ -165,6 +186,9 @@ def test_the_command_prints_a_table_a_picture_and_json(nas, trusted_copy):
         (["--archs", 100_000], "archs is 100000; valid in this space: 4 to 1080"),
         (["--epochs", 0], "epochs is 0; valid: at least 1"),
         (["--seed", -1], "seed is -1"),
+        (["--max-macs", "10k"], "no architecture meets the limits: macs ≤ 10k (nearest reachable: "),
+        (["--max-macs", "0"], "max_macs is 0.0; valid: above 0"),
+        (["--max-macs", "few"], "'few' is not a quantity"),
         (["--seed", 2**64], "seed is 18446744073709551616; valid: 0 to 4294967296"),
         (["--device", "tpu"], "unknown device 'tpu'; valid: auto, cpu, cuda"),
     ],
@@ -264,4 +288,5 @@ def test_fewer_architectures_than_before_are_told_apart(trusted_copy, caplog):
     trust_run(trusted_copy, archs=N + 1, epochs=1, device="cpu")
     caplog.clear()
     trust_run(trusted_copy, archs=N, epochs=1, device="cpu")
-    assert f"--archs {N + 1} brings it back" in caplog.text
+    assert f"the report on {N + 1} architectures gives way to one on {N} architectures; " in caplog.text
+    assert f"nas trust {trusted_copy} --archs {N + 1} --epochs 1 --seed 0 brings it back" in caplog.text
