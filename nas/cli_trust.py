@@ -57,7 +57,10 @@ def trust(
 
 
 def _advice(run: str, report: dict[str, Any]) -> str:
-    """The search by whichever score ranked the sample better, where one of them says more than MACs do."""
+    """The search by whichever score ranked the sample better, where one of them says more than MACs do, and within the
+    sample's limit.
+    """
+    limit = "" if report["max_macs"] is None else f" --max-macs {report['max_macs']}"
     inherited, null, calibrated = (
         -1.0 if value is None else value
         for value in (
@@ -71,8 +74,8 @@ def _advice(run: str, report: dict[str, Any]) -> str:
     if null >= max(inherited, calibrated):
         return f"train the supernet longer, or nas trust {quoted(run)} with more --archs: MACs alone rank as well"
     if calibrated > inherited:
-        return f"nas search {quoted(run)} --score calibrated --study-name calibrated"
-    return f"nas search {quoted(run)} (the calibrated score ranks no better)"
+        return f"nas search {quoted(run)} --score calibrated --study-name calibrated{limit}"
+    return f"nas search {quoted(run)}{limit} (the calibrated score ranks no better)"
 
 
 class _Progress:
