@@ -7,9 +7,9 @@ import hashlib
 import json
 import logging
 import math
-import shlex
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,8 +188,7 @@ def _train_missing(
             done = sum(correct is not None for correct in found)
             raise Interrupted(
                 f"stopped with {done} of {len(sample)} architectures trained; the same command continues: "
-                f"nas trust {shlex.quote(str(run))} --archs {len(sample)} --epochs {basis.epochs} "
-                f"--seed {basis.seed}" + f" --max-macs {basis.max_macs}" * (basis.max_macs is not None)
+                f"{command_again(run, {'archs': len(sample), **asdict(basis)})}"
             )
         on_record({"arch": index, **values})
 
