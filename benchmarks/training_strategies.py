@@ -48,6 +48,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "progressive": {**SANDWICH, "schedule": "progressive"},
     "single path": {"step_plan": "single_path"},
     "single path, MACs weighted": {"step_plan": "single_path", "sampler": "macs_weighted"},
+    "single path, pools weighted": {"step_plan": "single_path", "sampler": "pool_weighted"},
     "sorted": {"step_plan": "sorted", "num_random": 4},
     "chunked": {"step_plan": "chunked", "num_random": 4},
     "matched min, adjacent band": {"step_plan": "matched_min", "sampler": "adjacent_band"},

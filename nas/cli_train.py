@@ -44,7 +44,8 @@ def train(
     sampler: Annotated[
         str | None,
         typer.Option(
-            help="How they are drawn: uniform, macs_weighted, macs_binned, best_up, worst_up, adjacent_band, shifted.",
+            help="How they are drawn: uniform, macs_weighted, pool_weighted, macs_binned, best_up, worst_up, "
+            "adjacent_band or shifted.",
             show_default="uniform", rich_help_panel=_PARTS,
         ),
     ] = None,

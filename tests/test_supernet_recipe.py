@@ -21,7 +21,7 @@ def test_a_recipe_out_of_range_names_the_field(field, value):
 
 
 def test_unknown_names_list_the_valid_ones():
-    with pytest.raises(ValueError, match="unknown sampler 'best'; valid: uniform, macs_weighted, macs_binned"):
+    with pytest.raises(ValueError, match="unknown sampler 'best'; valid: uniform, macs_weighted, pool_weighted"):
         TrainConfig(sampler="best")
     with pytest.raises(ValueError, match="unknown device 'tpu'; valid: auto, cpu, cuda"):
         resolve_device("tpu")

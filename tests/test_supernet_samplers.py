@@ -130,6 +130,31 @@ def test_macs_weighted_draws_each_subnet_in_proportion_to_its_macs():
     assert chisquare([counts[arch] for arch in archs]).pvalue < 1e-9
 
 
+def test_pool_weighted_places_pools_in_proportion_to_macs_and_leaves_the_rest_uniform():
+    """Given the other genes, so each placement counts by its share of the MACs that all placements have together."""
+    space = NetworkSpace(
+        "two_widths", (Stage((2, 3), (4, 8), (3,)),), num_pools=1, in_channels=1, image_size=8, num_classes=2
+    )
+    archs = list(space.enumerate())
+    costs = dict(zip(archs, macs(space, archs).tolist(), strict=True))
+    together = {
+        rest: sum(costs[a] for a in archs if (a.depth, a.width) == rest) for rest in {(a.depth, a.width) for a in archs}
+    }
+    expected = [4000 / len(together) * costs[arch] / together[arch.depth, arch.width] for arch in archs]
+    counts = Counter(run(SAMPLERS["pool_weighted"](space, seed=0), range(4000), draws=1))
+    assert len(archs) == 10
+    assert chisquare([counts[arch] for arch in archs], expected).pvalue > 0.01
+    assert chisquare([counts[arch] for arch in archs]).pvalue < 1e-9
+
+
+def test_pool_weighted_without_pools_is_uniform():
+    space = catalog.get("mobilenet_v3")
+    assert space.num_pools == 0
+    assert run(SAMPLERS["pool_weighted"](space, seed=0), range(20)) == run(
+        SAMPLERS["uniform"](space, seed=0), range(20)
+    )
+
+
 def test_the_package_needs_no_torch():
     code = "import sys, supernet.samplers; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=catalog.__file__.rsplit("/", 2)[0]).returncode == 0
