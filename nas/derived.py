@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from nas.calibration import Calibration
 from nas.loop import Store
 from nas.problem import Problem
 from nas.trial import Trial
@@ -24,6 +25,16 @@ class Derivation:
 
     context: Mapping[str, str]
     apply: Callable[[Any, Mapping[str, float]], Mapping[str, float]]
+
+
+def calibrated(calibration: Calibration) -> Derivation:
+    """`top1` as the calibration predicts it, beside `top1_inherited` and `top1_std`."""
+
+    def apply(arch: Any, metrics: Mapping[str, float]) -> dict[str, float]:
+        mean, std = calibration.predict([arch], [metrics["top1"]])
+        return {"top1": float(mean[0]), "top1_std": float(std[0]), "top1_inherited": metrics["top1"]}
+
+    return Derivation({"score": "calibrated", "calibration": calibration.identity}, apply)
 
 
 class DerivingStore:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -16,14 +17,19 @@ from nas.problem import Problem
 from nas.profiles import Profile, contexts, contexts_of, costs_with, keep
 from nas.quantities import LATENCY
 from nas.run import Run, RunError
-from nas.trust_report import is_recalibrated, load_calibration, require_calibration, require_calibration_of
+from nas.trust_report import (
+    concern_beyond_sample,
+    is_recalibrated,
+    load_calibration,
+    require_calibration,
+    require_calibration_of,
+)
 from search_spaces.arch import Arch
 from search_spaces.feasible import preflight
-from search_spaces.limits import Limit
+from search_spaces.limits import Limit, bounds
 from workers.pool import check_address, check_timeout
 
 if TYPE_CHECKING:
-    from nas.calibration import Calibration
     from nas.derived import Derivation
     from nas.loop import Outcome
     from nas.store import StoredStudy
@@ -94,7 +100,7 @@ def search_run(
     with run.publishing(storage):
         keep(run, profiles)
         spec, context = evaluator_spec(run, "cuda" if num_gpus else "cpu", evaluator, worker_memory)
-        derive = calibrated(_calibration(run, study_name, context["weights"])) if score == "calibrated" else None
+        derive = _derivation(run, study_name, context["weights"], limits or {}) if score == "calibrated" else None
         return search(
             run.space,
             spec,
@@ -187,28 +193,23 @@ def is_stale(run: Run, context: Mapping[str, str]) -> bool:
     return any(context.get(name) != value for name, value in now.items())
 
 
-def _calibration(run: Run, study_name: str, weights: str) -> Calibration:
-    """The run's calibration. Raises RunError where the study was searched with another one."""
+def _derivation(run: Run, study_name: str, weights: str, limits: Mapping[str, Limit]) -> Derivation:
+    """By the run's calibration. Raises RunError where the study was searched with another one.
+
+    Warns where the limits allow more MACs than the sample that the calibration was made of.
+    """
+    from nas.derived import calibrated
     from nas.store import StudyError
 
     calibration = load_calibration(run, weights)
     try:
-        context = read_run_study(run, study_name).identity.context
+        before = read_run_study(run, study_name).identity.context.get("calibration")
     except (RunError, StudyError):  # there is none, or not a whole one: whoever writes it begins it, or refuses it
-        return calibration
-    require_calibration_of(run, study_name, context.get("calibration"), calibration)
-    return calibration
-
-
-def calibrated(calibration: Calibration) -> Derivation:
-    """`top1` as the calibration predicts it, beside `top1_inherited` and `top1_std`."""
-    from nas.derived import Derivation
-
-    def apply(arch: Any, metrics: Mapping[str, float]) -> dict[str, float]:
-        mean, std = calibration.predict([arch], [metrics["top1"]])
-        return {"top1": float(mean[0]), "top1_std": float(std[0]), "top1_inherited": metrics["top1"]}
-
-    return Derivation({"score": "calibrated", "calibration": calibration.identity}, apply)
+        before = None
+    require_calibration_of(run, study_name, before, calibration)
+    if concern := concern_beyond_sample(run, calibration, bounds(limits.get("macs", math.inf))[1]):
+        log.warning(concern)
+    return calibrated(calibration)
 
 
 def open_study(run: Run | str | Path, study_name: str = "default") -> Study:

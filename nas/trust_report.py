@@ -16,6 +16,7 @@ from nas.calibration import Calibration
 from nas.quantities import show_quantity
 from nas.ranking import Correlation, bootstrap_interval, kendall, noise_ceiling, spearman
 from nas.run import Run, RunError, write_json
+from search_spaces import cost
 from search_spaces.arch import Arch
 
 FORMAT = "nas-trust-1"
@@ -216,6 +217,20 @@ def require_calibration_of(run: Run, study_name: str, before: str | None, calibr
         f"study {study_name!r} belongs to another calibration: context.calibration is {before} in the study and "
         f"{calibration.identity} now; the study's was made {options(before)}, the present one "
         f"{options(calibration.identity)}; make the study's again, or use another --study-name"
+    )
+
+
+def concern_beyond_sample(run: Run, calibration: Calibration, most: float) -> str | None:
+    """Why the scores of a search of up to `most` MACs are partly guesses: its calibration saw fewer. Else None."""
+    made: Any = (_read(run.fetch(CALIBRATIONS)) or {}).get(calibration.identity)
+    seen = made.get("max_macs") if isinstance(made, dict) else None
+    largest = int(cost.macs(run.space, [run.space.most_macs()])[0])
+    if not isinstance(seen, int) or min(most, largest) <= seen:
+        return None
+    wider = command_again(run, {**made, "max_macs": None if most >= largest else int(most)})
+    return (
+        f"the calibration was made of architectures of at most {show_quantity(seen)} MACs, and this search goes "
+        f"beyond; its accuracies there are extrapolated. Search with --max-macs {seen}, or calibrate further: {wider}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -102,6 +103,29 @@ def test_an_unknown_score_and_a_missing_calibration_are_refused_before_torch_is_
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
         assert done.stdout == "2 set()\n", done.stderr
         assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("limits", "again"),
+    [
+        ({}, "--epochs 1 --seed 0$"),
+        ({"macs": 2e6}, "--max-macs 2000000$"),
+        ({"macs": (1e6, None)}, "--epochs 1 --seed 0$"),
+        ({"macs": 1e6}, None),
+        ({"macs": (None, 5e5)}, None),
+    ],
+)
+def test_a_search_beyond_the_calibrations_sample_warns(trusted_copy, caplog, limits, again):
+    file = trusted_copy / "calibrations.json"
+    made = json.loads(file.read_text())
+    file.write_text(json.dumps({identity: one | {"max_macs": 1_000_000} for identity, one in made.items()}))
+    search_run(trusted_copy, n_trials=2, num_workers=0, score="calibrated", limits=limits)
+    told = [record.message for record in caplog.records if "extrapolated" in record.message]
+    assert len(told) == (again is not None)
+    if again:
+        assert "of at most 1M MACs" in told[0]
+        assert "Search with --max-macs 1000000" in told[0]
+        assert re.search(again, told[0])
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": "other"}', None])
