@@ -6,13 +6,15 @@
 Every strategy trains the same supernet for the whole number of epochs that comes closest to --budget multiply-adds,
 forward and backward (counted as three forward passes; a probe of a sampler as one). Then each is searched under
 10, 20, 40 and 80M MACs (of 32 pixels; so many fewer as images are smaller), and its ranking below the last of them is
-compared with the same stand-alone trainings (`nas trust --max-macs`), which are made once. Prints a table in Markdown;
-an interrupted call goes on where it was.
+compared with the same stand-alone trainings (`nas trust --max-macs`), which are made once. What is found under each
+limit is trained alone as well: inherited accuracies of different strategies say little about what they led to.
+Prints a table in Markdown; an interrupted call goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import time
 from pathlib import Path
@@ -23,12 +25,14 @@ from machine import describe
 
 from nas.progress import TrainingProgress
 from nas.quantities import show_quantity
-from nas.run import Run
+from nas.run import Run, write_json
 from nas.searching import search_run
 from nas.terminal import stderr
-from nas.training import train
-from nas.trust import trust_run
+from nas.training import load_trained, train
+from nas.trial import Trial
+from nas.trust import standalone_record, trust_run
 from search_spaces import catalog, cost
+from search_spaces.arch import Arch
 from search_spaces.network import NetworkSpace
 from supernet.batches import steps_per_epoch
 from supernet.recipe import TrainConfig
@@ -80,8 +84,9 @@ def main() -> None:
         f"search, seed {args.seed}, {describe()}\n"
     )
     columns = [f"≤ {show_quantity(limit)}" for limit in limits(args.image_size)]
-    print("| " + " | ".join(["strategy", "epochs", "minutes", *columns, "Kendall"]) + " |")
-    print("|---" * (len(columns) + 4) + "|")
+    header = ["strategy", "epochs", "minutes", *columns, *(f"alone {column}" for column in columns), "Kendall"]
+    print("| " + " | ".join(header) + " |")
+    print("|---" * len(header) + "|")
     alone: Path | None = None
     for name in args.only:
         cells, alone = measure(name, folder_of(name, args), alone, args)
@@ -94,6 +99,8 @@ def measure(name: str, folder: Path, alone: Path | None, args: argparse.Namespac
     run = trained(name, folder, args)
     minutes = (time.monotonic() - started) / 60
     best = [best_under(run, limit, args) for limit in limits(args.image_size)]
+    inherited = [f"{trial.metrics['top1']:.2%}" if trial else "none" for trial in best]
+    picked = [f"{trained_alone(run, trial.arch, args):.2%}" if trial else "none" for trial in best]
     if alone is not None and not (folder / "trust").exists():
         shutil.copytree(alone, folder / "trust")
     report = trust_run(
@@ -105,7 +112,7 @@ def measure(name: str, folder: Path, alone: Path | None, args: argparse.Namespac
         if kendall["value"] is None
         else f"{kendall['value']:.2f} ({', '.join(f'{v:.2f}' for v in kendall['interval'])})"
     )
-    return [str(run.recipe.epochs), f"{minutes:.0f}", *best, tau], folder / "trust"
+    return [str(run.recipe.epochs), f"{minutes:.0f}", *inherited, *picked, tau], folder / "trust"
 
 
 def folder_of(name: str, args: argparse.Namespace) -> Path:
@@ -127,12 +134,23 @@ def limits(image_size: int) -> list[float]:
     return [limit * (image_size / 32) ** 2 for limit in LIMITS]
 
 
-def best_under(run: Run, limit: float, args: argparse.Namespace) -> str:
+def best_under(run: Run, limit: float, args: argparse.Namespace) -> Trial | None:
     study = search_run(
         run, n_trials=args.trials, study_name=f"under-{show_quantity(limit)}", limits={"macs": limit},
         num_workers=args.num_workers,
     )  # fmt: skip
-    return f"{study.best.metrics['top1']:.2%}" if study.best else "none"
+    return study.best
+
+
+def trained_alone(run: Run, arch: Arch, args: argparse.Namespace) -> float:
+    """Accuracy on the search-validation split. Kept for all strategies: it depends on no supernet."""
+    file = args.out / "picks" / f"epochs{args.alone_epochs}-seed{args.seed}" / f"{arch.key}.json"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        data = load_trained(run)[2]
+        write_json(file, standalone_record(run, arch, data, args.alone_epochs, args.seed, "auto", lambda record: None))
+    record = json.loads(file.read_text())
+    return np.unpackbits(np.frombuffer(bytes.fromhex(record["correct"]), np.uint8)).sum() / record["images"]
 
 
 def affordable_epochs(space: NetworkSpace, config: TrainConfig, images: int, budget: float) -> int:
