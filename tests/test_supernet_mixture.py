@@ -1,12 +1,10 @@
-"""The mixture: balanced routing, one member a batch and for teacher and students, a plain supernet for M=1."""
+"""The mixture: one member a batch and for teacher and students, a plain supernet for M=1."""
 
 from __future__ import annotations
 
-import math
 import shutil
 from contextlib import nullcontext
 from dataclasses import replace
-from itertools import combinations
 
 import numpy as np
 import pytest
@@ -24,7 +22,7 @@ from supernet import checkpoint, datasets
 from supernet.channels import sort_channels
 from supernet.data import prepare
 from supernet.distill import label_loss
-from supernet.mixture import MOST_ROWS, TOLERANCE, Mixture, Router, Routing, balance, make_supernet
+from supernet.mixture import Mixture, Routing, make_supernet
 from supernet.model import Supernet
 from supernet.optim import learning_rate, make_optimizer, set_learning_rate
 from supernet.recipe import TrainConfig
@@ -72,77 +70,12 @@ def randomised_mixture(space, members=3):
     return mixture
 
 
-def all_pools(space):
-    return list(combinations(range(space.num_slots), space.num_pools))
-
-
 def snapshot(module):
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
 
 def changed(module, before):
     return {name for name, tensor in module.state_dict().items() if not torch.equal(tensor, before[name])}
-
-
-# Probabilities
-
-
-@pytest.mark.parametrize("members", [2, 4, 8])
-@pytest.mark.parametrize("temperature", [1.0, 30.0, 100.0])
-@pytest.mark.parametrize("useless", [False, True], ids=["alike", "one useless member"])
-def test_rows_sum_to_one_and_every_member_has_the_same_share(members, temperature, useless):
-    space = catalog.get("resnet20_pooling")
-    router, pools = Router(space, members), all_pools(space)
-    assert len(pools) == 36
-    router.accuracy.copy_(0.7 + 0.3 * torch.rand(router.accuracy.shape, generator=torch.Generator().manual_seed(1)))
-    if useless:
-        router.accuracy[:, 0] = 0.1
-    router.open(pools, (temperature - 1) / 99)
-    table = router.probabilities(pools)
-    assert router.temperature == temperature
-    torch.testing.assert_close(table.sum(1), torch.ones(36, dtype=torch.float64))
-    marginal = table.mean(0)
-    assert (marginal * (marginal * members).log()).sum() < TOLERANCE
-    torch.testing.assert_close(marginal, torch.full_like(marginal, 1 / members), atol=0.01, rtol=0.03)
-
-
-def test_balancing_ends_however_far_apart_the_scores_are():
-    for scores in (torch.zeros(0, 3), torch.tensor([[0.0, 1e4, -1e4]]), torch.tensor([[0.0, 1e4], [0.0, 1e4 + 1]])):
-        assert torch.isfinite(balance(scores.double())).all()
-
-
-def test_a_fresh_configuration_starts_at_one_and_moves_a_tenth_of_the_way():
-    space = catalog.get("resnet20_pooling")
-    router, (first, second, *_) = Router(space, 2), all_pools(space)
-    torch.testing.assert_close(router.probabilities([first]), torch.full((1, 2), 0.5, dtype=torch.float64))
-    router.update(first, 1, 0.4)
-    assert router.accuracy[router.row(first)].tolist() == [1.0, pytest.approx(0.94)]
-    assert (router.accuracy[router.row(second)] == 1).all()
-
-
-def test_the_temperature_rises_from_1_to_100_over_the_run(data):
-    mixture = make_supernet(TINY, 3)
-    routing = Routing(mixture, CONFIG, total_steps=10)
-    temperatures = []
-    for step in range(10):
-        routing.begin_step(step, [StepSubnet(mixture.space.largest(), "max")])
-        temperatures.append(float(mixture.router.temperature))
-    assert temperatures == pytest.approx(np.linspace(1, 100, 10))
-
-
-@pytest.mark.parametrize("name", POOLED)
-def test_every_configuration_has_its_row_and_the_rows_are_bounded(name):
-    space = NETWORKS[name]
-    router = Router(space, 2)
-    rows = [router.row(pool) for pool in all_pools(space)]
-    assert len(router.accuracy) <= MOST_ROWS
-    assert (len(set(rows)) == len(rows)) == (name != "mobilenet_v3_pooling")  # of its 4845, near ones share a row
-
-
-def test_a_space_of_many_pools_is_still_tabulated():
-    space = NetworkSpace("deep", (Stage((20,), (8,)), Stage((20,), (8,))), num_pools=9, image_size=512)
-    assert math.comb(40, 9) > 10**8
-    assert len(Router(space, 2).accuracy) <= MOST_ROWS
 
 
 # Training
