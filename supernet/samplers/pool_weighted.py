@@ -16,9 +16,9 @@ TRIES = 16  # placements costed at once
 class PoolWeighted(Sampler):
     """A uniform sample whose pools are placed in proportion to the MACs that it has with them; else uniform.
 
-    Networks that downsample late are trained too little by uniform draws, as a shared kernel serves best the level at
-    which it is met most, and rank too low (benchmarks/README.md). Weighting whole subnets by MACs mends that too, but
-    at the price of mostly wide and deep ones. Without pooling positions this is `uniform`.
+    A short training by uniform draws scores networks that downsample late too low, as a shared kernel serves best the
+    level at which it is met most (benchmarks/README.md). Weighting whole subnets by MACs mends that too, but trains
+    mostly wide and deep ones for it. Without pooling positions this is `uniform`.
     """
 
     def draw(self, rng: np.random.Generator, probes: Probes) -> Arch:
