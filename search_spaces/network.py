@@ -226,10 +226,12 @@ class NetworkSpace(Space[Arch]):
     def sample(self, rng: np.random.Generator) -> Arch:
         """Every gene uniform; then the pools uniform among the subsets of active blocks."""
         base = super().sample(rng)
-        if not self.num_pools:
-            return base
-        pool = sorted(rng.permutation(self.active_slots(base.depth))[: self.num_pools].tolist())
-        return replace(base, pool=tuple(pool))
+        return self.place_pools(base, rng) if self.num_pools else base
+
+    def place_pools(self, arch: Arch, rng: np.random.Generator) -> Arch:
+        """`arch` with its pools uniform among the subsets of its active blocks instead."""
+        pool = sorted(rng.permutation(self.active_slots(arch.depth))[: self.num_pools].tolist())
+        return replace(arch, pool=tuple(pool))
 
     def smallest(self) -> Arch:
         """Shallowest, narrowest, smallest kernels, pooled as early as possible.

@@ -52,3 +52,4 @@ CHOICES = {
 }
 
 ALL = NETWORKS | CHOICES
+POOLED = [name for name, space in NETWORKS.items() if space.num_pools]

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from spaces import NETWORKS
+from spaces import NETWORKS, POOLED
 from supernets import images, randomised
 from trainings import assert_same_run, train_all
 
@@ -33,7 +33,6 @@ from supernet.train import Trainer, load_supernet
 
 TINY = NetworkSpace("tiny", (Stage((1, 2), (4, 8), (3, 5)), Stage((1, 2), (8, 12))), 1, in_channels=1, image_size=8)
 CONFIG = TrainConfig(epochs=2, batch_size=128, seed=3, members=3, step_plan="sandwich", max_pooling="shared")
-POOLED = [name for name, space in NETWORKS.items() if space.num_pools]
 
 
 def with_plan(step_plan, **others):

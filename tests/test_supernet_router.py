@@ -8,15 +8,13 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from spaces import NETWORKS
+from spaces import NETWORKS, POOLED
 
 from search_spaces import catalog
 from search_spaces.network import NetworkSpace, Stage
 from supernet.mixture import MOST_ROWS, TOLERANCE, Router, Routing, balance, make_supernet
 from supernet.recipe import TrainConfig
 from supernet.steps import StepSubnet
-
-POOLED = [name for name, space in NETWORKS.items() if space.num_pools]
 
 
 def all_pools(space):

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from search_spaces import cost
 from search_spaces.arch import Arch
-from search_spaces.network import NetworkSpace
 from supernet.samplers.base import Probes, Sampler
-
-TRIES = 16  # candidates costed at once
+from supernet.samplers.rejection import in_proportion_to_macs
 
 
 class MacsWeighted(Sampler):
@@ -19,14 +16,6 @@ class MacsWeighted(Sampler):
     trained as often as the others they are scored too low, and the ranking suffers (benchmarks/README.md).
     """
 
-    def __init__(self, space: NetworkSpace, seed: int) -> None:
-        super().__init__(space, seed)
-        self.most = int(cost.macs(space, [space.most_macs()])[0])
-
     def draw(self, rng: np.random.Generator, probes: Probes) -> Arch:
-        """One architecture, by rejection: exact, in as many tries as the largest has times the mean MACs."""
-        while True:
-            archs = [self.space.sample(rng) for _ in range(TRIES)]
-            kept = rng.random(TRIES) * self.most < cost.macs(self.space, archs)
-            if kept.any():
-                return archs[int(kept.argmax())]
+        """One architecture."""
+        return in_proportion_to_macs(self.space, rng, lambda: self.space.sample(rng), self.space.most_macs())

@@ -6,11 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from search_spaces import cost
 from search_spaces.arch import Arch
 from supernet.samplers.base import Probes, Sampler
-
-TRIES = 16  # placements costed at once
+from supernet.samplers.rejection import in_proportion_to_macs
 
 
 class PoolWeighted(Sampler):
@@ -22,18 +20,10 @@ class PoolWeighted(Sampler):
     """
 
     def draw(self, rng: np.random.Generator, probes: Probes) -> Arch:
-        """One architecture; the placement by rejection, which is exact."""
+        """One architecture."""
         arch = self.space.sample(rng)
         if not self.space.num_pools:
             return arch
-        slots = self.space.active_slots(arch.depth)
-        latest = replace(arch, pool=tuple(slots[-self.space.num_pools :]))
-        most = int(cost.macs(self.space, [latest])[0])  # a pool that moves back makes every block between cheaper
-        while True:
-            tried = [replace(arch, pool=self._placement(slots, rng)) for _ in range(TRIES)]
-            kept = rng.random(TRIES) * most < cost.macs(self.space, tried)
-            if kept.any():
-                return tried[int(kept.argmax())]
-
-    def _placement(self, slots: list[int], rng: np.random.Generator) -> tuple[int, ...]:
-        return tuple(sorted(rng.permutation(slots)[: self.space.num_pools].tolist()))
+        latest = self.space.active_slots(arch.depth)[-self.space.num_pools :]
+        dearest = replace(arch, pool=tuple(latest))  # a pool that moves back makes each block between dearer
+        return in_proportion_to_macs(self.space, rng, lambda: self.space.place_pools(arch, rng), dearest)
