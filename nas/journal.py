@@ -38,6 +38,8 @@ class JournalWriter(BaseJournalBackend):
     """
 
     def __init__(self, path: Path) -> None:
+        if path.is_dir():
+            raise JournalError(f"{path} is a folder; a study is kept in a file, for example {path / 'study.journal'}")
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path, self._lock = path, _lock(path)
         self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)

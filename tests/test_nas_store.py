@@ -1,20 +1,17 @@
-"""The journal of a study and the evaluation cache: one writer, any reader, whole again after a kill."""
+"""The journal of a study: one writer, any reader, whole again after a kill."""
 
 from __future__ import annotations
 
 import dataclasses
-import errno
-import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from broken_files import no_space, replace_file
 from search_cases import choice_problem, complete_trial, failed_trial, make_strategy, network_problem, score
 
-from nas.cache import EvaluationCache
 from nas.problem import Problem
 from nas.store import Identity, JournalStore, StudyError, read_study
 from nas.trial import Trial
@@ -71,13 +68,6 @@ def test_continuing_appends(tmp_path: Path) -> None:
 def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that write hundreds of files, of which none has to outlive a power failure."""
     monkeypatch.setattr(os, "fsync", lambda file: None)
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """A new file: rewriting one in place makes ext4 wait for the disk."""
-    path.unlink()
-    path.with_name(path.name + ".writer").unlink(missing_ok=True)
-    path.write_bytes(data)
 
 
 @pytest.mark.usefixtures("no_fsync")
@@ -234,6 +224,14 @@ def test_a_file_that_is_no_journal_is_refused_and_left_alone(tmp_path: Path, con
     assert path.read_bytes() == content
 
 
+def test_a_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    with pytest.raises(StudyError, match=r"studies is a folder; .* for example .*studies/study\.journal"):
+        write(folder, [])
+    assert list(tmp_path.rglob("*")) == [folder]
+
+
 def test_a_missing_file_is_named_and_not_made(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"no study file .*missing\.log"):
         read_study(tmp_path / "missing.log")
@@ -249,17 +247,6 @@ def test_a_study_that_optuna_made_is_refused(tmp_path: Path) -> None:
         write(path, [])
     with pytest.raises(StudyError, match="not made by this project"):
         read_study(path)
-
-
-def no_space(real: Callable[[int, bytes], int], room: int) -> Callable[[int, bytes], int]:
-    """`os.write` on a disk with room for so many bytes: it writes those, and without any fails, naming no file."""
-
-    def write_some(file: int, data: bytes) -> int:
-        if not room:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return real(file, data[:room])
-
-    return write_some
 
 
 @pytest.mark.parametrize("room", [0, 40])
@@ -278,52 +265,3 @@ def test_a_full_disk_leaves_no_half_record_and_the_file_is_named(
     assert read_study(path).trials == trials[:1]
     write(path, trials)
     assert read_study(path).trials == trials
-
-
-# The evaluation cache
-
-
-def test_the_cache_is_shared_between_processes_and_survives(tmp_path: Path) -> None:
-    path = tmp_path / "evaluations"
-    first, second = EvaluationCache(path, "abc"), EvaluationCache(path, "abc")
-    first.put("a", {"top1": 0.1 + 0.2})
-    assert second.get("a") == {"top1": 0.1 + 0.2}
-    second.put("b", {"top1": 1.0})
-    assert first.get("b") == {"top1": 1.0}
-    assert EvaluationCache(path, "abc").get("a") == {"top1": 0.1 + 0.2}
-    assert EvaluationCache(path, "another checkpoint").get("a") is None
-    assert first.get("c") is None
-
-
-def test_a_torn_line_of_the_cache_is_skipped_at_every_byte(tmp_path: Path) -> None:
-    path = tmp_path / "evaluations"
-    cache = EvaluationCache(path)
-    cache.put("a", {"top1": 1.0})
-    kept = path.stat().st_size
-    cache.put("b", {"top1": 2.0})
-    data = path.read_bytes()
-    for size in range(kept, len(data)):
-        replace_file(path, data[:size])
-        reader, writer = EvaluationCache(path), EvaluationCache(path)
-        assert reader.get("b") is None
-        writer.put("c", {"top1": 3.0})
-        assert reader.get("c") == {"top1": 3.0}
-        assert EvaluationCache(path).get("a") == {"top1": 1.0}
-        assert EvaluationCache(path).get("b") in (None, {"top1": 2.0})  # whole but for its line end
-    assert [json.loads(line)["key"] for line in data.splitlines()] == ["a", "b"]
-
-
-@pytest.mark.parametrize("room", [0, 10])
-def test_a_full_disk_is_an_error_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
-    cache = EvaluationCache(tmp_path / "evaluations")
-    monkeypatch.setattr(os, "write", no_space(os.write, room))
-    with pytest.raises(OSError, match="evaluation cache: the disk is full"):
-        cache.put("a", {"top1": 1.0})
-
-
-def test_a_cache_without_a_file() -> None:
-    cache = EvaluationCache()
-    cache.put("a", {"top1": 1.0})
-    assert cache.get("a") == {"top1": 1.0}
-    assert cache.get("b") is None
-    cache.close()
