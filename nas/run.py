@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import time
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -242,14 +243,19 @@ def check_study_name(name: str) -> None:
     if not _is_study_name(name):
         raise RunError(
             f"study name {name!r} is not valid: use up to 100 letters, digits, '.', '_' and '-', no '.' first, "
-            f"in up to {_MOST_NAME_BYTES} bytes of UTF-8"
+            f"in composed form (NFC) and up to {_MOST_NAME_BYTES} bytes of UTF-8"
         )
 
 
 def _is_study_name(name: str) -> bool:
-    if not 1 <= len(name) <= 100 or name.startswith("."):
-        return False
-    return all(c.isalnum() or c in "._-" for c in name) and len(name.encode()) <= _MOST_NAME_BYTES
+    if not 1 <= len(name) <= 100 or name.startswith(".") or not unicodedata.is_normalized("NFC", name):
+        return False  # two spellings that look the same would be two studies, and on some file systems one
+    return all(map(_is_of_a_name, name)) and len(name.encode()) <= _MOST_NAME_BYTES
+
+
+def _is_of_a_name(character: str) -> bool:
+    """Marks are letters' vowel signs and accents, without which many scripts cannot be written."""
+    return character.isalnum() or character in "._-" or unicodedata.category(character).startswith("M")
 
 
 @contextmanager
