@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,7 +39,7 @@ def recalibrate(subnet: Subnet, images: Tensor, mean: Channels, std: Channels) -
     subnet.eval()
     for norm in norms:
         norm.train()
-    for batch in _inputs(subnet, images, mean, std):
+    for batch in _inputs(subnet, calibration_batches(images), mean, std):
         subnet(batch)
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
@@ -51,14 +52,26 @@ def predict(subnet: Subnet, images: Tensor, mean: Channels, std: Channels) -> Te
 
     Images of another size than the subnet's resolution are resized as in the supernet's forward.
     """
-    return torch.cat([subnet(batch).float().cpu() for batch in _inputs(subnet, images, mean, std)])
+    return torch.cat([subnet(batch).float().cpu() for batch in _inputs(subnet, images.split(BATCH), mean, std)])
+
+
+def calibration_batches(images: Tensor) -> tuple[Tensor, ...]:
+    """As few batches of up to `BATCH` images as there can be, equal but for one image.
+
+    Each has the same say in a norm's statistics: a remainder of few images, or of one, would decide half of them.
+    """
+    return images.tensor_split(max(1, math.ceil(len(images) / BATCH)))
+
+
+class NotFiniteError(ValueError):
+    """A network computes no finite numbers."""
 
 
 def count_correct(subnet: Subnet, split: Split, mean: Channels, std: Channels) -> int:
-    """Images of `split` whose highest logit is the label's. Raises ValueError when a logit is not finite."""
+    """Images of `split` whose highest logit is the label's. Raises NotFiniteError when a logit is not finite."""
     logits = predict(subnet, split.images, mean, std)
     if not torch.isfinite(logits).all():
-        raise ValueError("the network's logits are not finite")
+        raise NotFiniteError("the network's logits are not finite")
     return int((logits.argmax(1) == split.labels.cpu()).sum())
 
 
@@ -140,10 +153,10 @@ def readonly(array: np.ndarray) -> Tensor:
         return torch.from_numpy(array)
 
 
-def _inputs(subnet: Subnet, images: Tensor, mean: Channels, std: Channels) -> Iterator[Tensor]:
+def _inputs(subnet: Subnet, batches: Iterable[Tensor], mean: Channels, std: Channels) -> Iterator[Tensor]:
     """Batches as the subnet takes them: normalised, at its resolution, on its device."""
     device = _device(subnet)
-    for batch in images.split(BATCH):
+    for batch in batches:
         yield resized(normalize(batch, mean, std, device=device), subnet.plan.resolution)
 
 

@@ -13,7 +13,7 @@ from search_spaces.arch import Arch
 from search_spaces.plan import Block, Plan, plan
 from supernet.chunks import CACHE_BYTES, Chunks
 from supernet.data import Split, normalize
-from supernet.evaluate import BATCH, Channels, count_correct, exactly, recalibrate
+from supernet.evaluate import BATCH, Channels, NotFiniteError, calibration_batches, count_correct, exactly, recalibrate
 from supernet.mixture import Mixture, SharedWeights
 from supernet.model import Supernet
 from supernet.subnet import resized
@@ -51,7 +51,7 @@ class FastEvaluator:
         self._memory = memory
 
     def evaluate(self, archs: Sequence[Arch]) -> list[dict[str, float]]:
-        """`{"top1": …}` for each architecture. Raises ValueError when a logit is not finite."""
+        """`{"top1": …}` for each architecture. Raises NotFiniteError when a logit is not finite."""
         subnets = [self._subnet(arch) for arch in archs]
         correct = [0] * len(archs)
         with exactly(self._threads), torch.no_grad():
@@ -84,7 +84,7 @@ class FastEvaluator:
         part = _cached_images([plan for _, plan in subnets]) if self._device == "cpu" else BATCH
         for node in trie.nodes():
             node.prepare()
-        for batch in self._calibration.split(BATCH):
+        for batch in calibration_batches(self._calibration):
             trie.run(partial(self._parts, batch.split(part)), _ignore, heads=False)
         for node in trie.nodes():
             node.fold()
@@ -126,7 +126,7 @@ class _Tally:
     def add(self, batch: int, labels: Tensor, node: Node, logits: Tensor) -> None:
         """Counts the answers of the subnets that end in `node`: logits [n, classes], labels [n]."""
         if not torch.isfinite(logits).all():
-            raise ValueError("the network's logits are not finite")
+            raise NotFiniteError("the network's logits are not finite")
         top = logits.topk(2)
         nearest = (top.values[:, 0] - top.values[:, 1]).min()
         self.correct[node.leaves, batch] += (top.indices[:, 0] == labels).sum().cpu()

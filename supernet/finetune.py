@@ -63,7 +63,7 @@ def shared_images(data: ImageData) -> dict[str, np.ndarray]:
 
 def scored(subnet: Subnet, data: ImageData) -> tuple[Subnet, int]:
     """A copy of `subnet` with recalibrated batch norms, in eval mode and on the CPU, and how many images of the
-    search-validation split it gets right: as a search scores. Raises ValueError when a logit is not finite.
+    search-validation split it gets right: as a search scores. Raises NotFiniteError when a logit is not finite.
     """
     ready = copy.deepcopy(subnet)
     recalibrate(ready, data.calibration.images, data.mean, data.std)

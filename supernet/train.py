@@ -25,7 +25,7 @@ from supernet.channels import sort_channels
 from supernet.data import ImageData, Split, fingerprint
 from supernet.distill import DISTILLATIONS, label_loss
 from supernet.distributed import ALONE, Ranks, step_seed, synchronize
-from supernet.evaluate import count_correct, recalibrate
+from supernet.evaluate import NotFiniteError, count_correct, recalibrate
 from supernet.mixture import Routing, SharedWeights, make_supernet, members_of
 from supernet.mixup import mixup
 from supernet.optim import bf16_autocast, learning_rate, make_average, make_optimizer, set_learning_rate
@@ -118,11 +118,11 @@ class Trainer:
         subnets = self.routing.begin_step(self.step, self._subnets(images, labels))
         set_learning_rate(self.optimizer, self.learning_rate(self.step))
         self.optimizer.zero_grad(set_to_none=True)
-        losses, top1 = self._backward(subnets, images, labels)
+        losses, on_labels, top1 = self._backward(subnets, images, labels)
         grads = [p.grad for p in self.supernet.parameters() if p.grad is not None]
-        self.ranks.average([*grads, *losses, top1])
+        self.ranks.average([*grads, *losses, on_labels, top1])
         norm = nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.clip_norm)
-        self._check(subnets, losses, norm)
+        self._check(subnets, losses, on_labels, norm)
         self.optimizer.step()
         self.routing.end_step(subnets, lambda member, arch: self.probe.held_out_accuracy(member, arch, self.step))
         if self.average:
@@ -167,8 +167,12 @@ class Trainer:
             for s in self.plan.subnets(context)
         ]
 
-    def _backward(self, subnets: list[StepSubnet], images: Tensor, labels: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Adds up the gradients; the unscaled loss of each subnet, and the first one's training top-1."""
+    def _backward(
+        self, subnets: list[StepSubnet], images: Tensor, labels: Tensor
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Adds up the gradients. The unscaled loss of each subnet; the first one's loss on the labels, whatever it
+        learns from, and its training top-1.
+        """
         config, classes = self.config, self.supernet.space.num_classes
         mixed, targets = mixup(images, labels, classes, config.mixup, config.seed, self.step)
         parts = max(subnet.part for subnet in subnets) + 1
@@ -177,17 +181,18 @@ class Trainer:
         taught = self._outside_logits(mixed)
         taught_parts: Sequence[Tensor | None] = [None] * parts if taught is None else taught.tensor_split(parts)
         losses: list[Tensor] = []
-        top1 = images.new_zeros(())
+        on_labels = top1 = images.new_zeros(())
         for subnet in subnets:
             x, y, true = views[subnet.part]
             loss, logits = self._loss(subnet, x, y, taught_parts[subnet.part])
             (loss * subnet.scale).backward()
             if not losses:
+                on_labels = label_loss(logits.detach(), y, config.label_smoothing)
                 top1 = (logits.argmax(1) == true).float().mean()
             if subnet.role == "max" and self.teacher is None:
                 taught_parts = [logits.detach()] * parts
             losses.append(loss.detach())
-        return losses, top1
+        return losses, on_labels, top1
 
     def _loss(self, subnet: StepSubnet, x: Tensor, y: Tensor, taught: Tensor | None) -> tuple[Tensor, Tensor]:
         config, largest = self.config, subnet.role == "max"
@@ -203,12 +208,15 @@ class Trainer:
             return label_loss(logits, y, config.label_smoothing), logits
         return DISTILLATIONS[config.loss](logits, taught, y, config.label_smoothing), logits
 
-    def _check(self, subnets: list[StepSubnet], losses: list[Tensor], norm: Tensor) -> None:
-        """Raises SpikeError unless losses and gradient are those of a training that goes well."""
+    def _check(self, subnets: list[StepSubnet], losses: list[Tensor], on_labels: Tensor, norm: Tensor) -> None:
+        """Raises SpikeError unless losses and gradient are those of a training that goes well.
+
+        A collapse shows in the loss on the labels alone: no value of a divergence from a teacher stands for guessing.
+        """
         self.spikes.watch("max" if subnets[0].role == "max" else self.schedule.phase(self.step).name)
-        first = float(losses[0]) if torch.isfinite(norm) and all(torch.isfinite(loss) for loss in losses) else math.nan
-        if self.spikes.is_spike(first):
-            what = "is not finite" if math.isnan(first) else f"has jumped to {self.spikes.fast:.3g}"
+        finite = all(torch.isfinite(value) for value in (norm, on_labels, *losses))
+        if self.spikes.is_spike(float(on_labels) if finite else math.nan):
+            what = "is not finite" if not finite else f"has jumped to {self.spikes.fast:.3g}"
             raise SpikeError(
                 f"the loss {what} at step {self.step} (lr {self.learning_rate(self.step):.3g}) in "
                 f"{', '.join(s.arch.key for s in subnets)}"
@@ -239,7 +247,7 @@ class Trainer:
                 with self.autocast():
                     recalibrate(subnet, calibration, self.data.mean, self.data.std)
                     correct = count_correct(subnet, split, self.data.mean, self.data.std)
-            except ValueError as error:  # the epoch's last step broke what its own loss could not show yet
+            except NotFiniteError as error:  # the epoch's last step broke what its own loss could not show yet
                 raise SpikeError(f"{error} after step {self.step - 1}, validated in {arch.key}") from error
             scores[f"val_top1_{name}"] = correct / len(split.labels)
         return scores

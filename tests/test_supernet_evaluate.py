@@ -17,6 +17,7 @@ from supernet.data import Split, normalize, prepare
 from supernet.evaluate import (
     BATCH,
     SupernetEvaluator,
+    calibration_batches,
     count_correct,
     evaluator_from_arrays,
     predict,
@@ -49,6 +50,22 @@ def test_recalibration_is_the_cumulative_average_of_batch_statistics(supernet, d
     torch.testing.assert_close(subnet.stem.bn.running_var, var)
     assert not subnet.training
     assert subnet.stem.bn.momentum == 0.1
+
+
+def test_a_remainder_of_one_image_has_no_batch_of_its_own(supernet, data):
+    """Of 251 images, one alone would decide half of every statistic, and have none where features are of one pixel."""
+    sizes = [len(batch) for batch in calibration_batches(data.train.images[: BATCH + 1])]
+    assert sizes == [126, 125]
+    assert [len(calibration_batches(data.train.images[:n])) for n in (1, BATCH, 2 * BATCH, 2 * BATCH + 1)] == [
+        1,
+        1,
+        2,
+        3,
+    ]
+    subnet, other = (supernet.export(supernet.space.largest()) for _ in range(2))
+    recalibrate(subnet, data.train.images[:BATCH], data.mean, data.std)
+    recalibrate(other, data.train.images[: BATCH + 1], data.mean, data.std)
+    torch.testing.assert_close(other.stem.bn.running_var, subnet.stem.bn.running_var, rtol=0.02, atol=0)
 
 
 def test_recalibration_forgets_what_was_there_before(supernet, data):

@@ -10,8 +10,11 @@ import pytest
 import torch
 from trainings import CONFIG, TINY, assert_same_run, digits, new_trainer, records, train_all
 
+from search_spaces.plan import plan
+from supernet.model import Supernet
 from supernet.spikes import SpikeDetector
-from supernet.train import SpikeError, TrainingError
+from supernet.standalone import train_alone
+from supernet.train import SpikeError, Trainer, TrainingError
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +102,21 @@ def test_a_jump_of_the_loss_towards_chance_is_a_spike_and_noise_is_not():
     assert not collapse[0], "a single bad batch is no collapse"
 
 
+def test_a_divergence_from_a_confident_teacher_is_no_collapse(data, tmp_path):
+    """Its value has no bound, and says nothing of chance: an image of which both are sure may count millions."""
+    hard = replace(CONFIG, batch_size=32, label_smoothing=0.0, dropout=0.0, weight_decay=0.0)
+    sure = train_alone(plan(TINY, TINY.largest()), data, hard, 12, 0, "cpu", lambda record: None)
+    config = replace(
+        CONFIG, epochs=14, lr=0.05, step_plan="single_path", distillation="adaptive_alpha", teacher="another"
+    )
+    torch.manual_seed(CONFIG.seed)
+    trainer = Trainer(Supernet(TINY), data, config, "cpu", sure)
+    assert trainer.total_steps > 120
+    assert train_all(trainer, tmp_path)
+    assert max(r["loss_random"] for r in records(tmp_path) if "loss_random" in r) > 1e6
+    assert trainer.rollbacks == 0
+
+
 @pytest.mark.parametrize("schedule", ["delayed_epsilon", "progressive"])
 def test_subnets_that_a_schedule_opens_may_start_at_chance(data, monkeypatch, schedule):
     """They were never trained, so their losses are no collapse of the largest subnet that the steps before trained."""
@@ -109,7 +127,7 @@ def test_subnets_that_a_schedule_opens_may_start_at_chance(data, monkeypatch, sc
     def backward(subnets, images, labels):
         phase = trainer.schedule.phase(trainer.step).name
         loss = 2.5 * 0.97 ** (trainer.step - opened.setdefault(phase, trainer.step))
-        return [torch.tensor(loss)], torch.tensor(0.0)
+        return [torch.tensor(loss)], torch.tensor(loss), torch.tensor(0.0)
 
     monkeypatch.setattr(trainer, "_backward", backward)
     images, labels = torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64)
