@@ -19,6 +19,7 @@ from search_spaces.arch import Arch
 from search_spaces.network import NetworkSpace
 
 LEAST_PAIRS = 4  # stand-alone accuracies below which there is nothing to fit
+MOST_PAIRS = 500  # of architectures left out together: all of 32, some seconds
 
 # The grid of hyper-parameters, in units of the standardised accuracy and of the mean distance between two genes.
 _LENGTHS = (0.5, 1.0, 2.0, 4.0)
@@ -139,6 +140,25 @@ class Calibration:
                 for i in every
             ]
         )
+
+    def leave_pairs_out_kendall(self) -> float:
+        """Kendall's tau-b over pairs of architectures, each ordered by a fit to all others; NaN without an order.
+
+        Each left out alone, a prediction is drawn to the mean of the others, which falls as the one left out rises:
+        so what says nothing would rank in reverse. Of more than `MOST_PAIRS` pairs, as many are drawn.
+        """
+        features, every = _Features.of(self.space, self.archs, self.inherited), np.arange(len(self.archs))
+        pairs = np.array(list(itertools.combinations(every, 2)))
+        if len(pairs) > MOST_PAIRS:
+            pairs = np.random.default_rng(0).permutation(pairs)[:MOST_PAIRS]
+        ordered = []
+        for pair in pairs:
+            others = np.delete(every, pair)
+            first, second = _Process(features.pick(others), self.standalone[others]).predict(features.pick(pair))[0]
+            ordered.append(np.sign(first - second))
+        true = np.sign(self.standalone[pairs[:, 0]] - self.standalone[pairs[:, 1]])
+        counted = np.sqrt(float(np.abs(ordered).sum()) * float(np.abs(true).sum()))
+        return float(true @ ordered / counted) if counted else float("nan")
 
     def to_dict(self) -> dict[str, Any]:
         """The pairs as plain JSON types, from which `from_dict` fits the very same calibration."""

@@ -30,11 +30,10 @@ def trust(
     from nas.quantities import parse_quantity
     from nas.run import Run
     from nas.signals import stop_requests
-    from nas.trust import default_archs, trust_run
+    from nas.trust import trust_run
 
     opened = Run.open(run)
-    archs = default_archs(opened) if archs is None else archs
-    with stop_requests(say_stopping) as should_stop, _Progress(stderr(), archs) as progress:
+    with stop_requests(say_stopping) as should_stop, _Progress(stderr()) as progress:
         report = trust_run(
             opened, archs=archs, epochs=epochs, seed=seed, device=device,
             max_macs=None if max_macs is None else parse_quantity(max_macs),
@@ -64,9 +63,11 @@ def _advice(run: str, report: dict[str, Any]) -> str:
     inherited, null, calibrated = (
         -1.0 if value is None else value
         for value in (
-            report["kendall"]["value"], report["null_kendall"]["value"], report["calibration"]["leave_one_out_kendall"]
+            report["kendall"]["value"],
+            report["null_kendall"]["value"],
+            report["calibration"]["leave_pairs_out_kendall"],
         )
-    )  # fmt: skip
+    )
     if report["kendall"]["value"] is None:
         if len({row["standalone"] for row in report["archs"]}) == 1:
             return f"nas trust {quoted(run)} with more --epochs: the networks trained alone cannot be told apart"
@@ -81,10 +82,10 @@ def _advice(run: str, report: dict[str, Any]) -> str:
 class _Progress:
     """A bar over the steps of all trainings together."""
 
-    def __init__(self, console: Any, archs: int) -> None:
+    def __init__(self, console: Any) -> None:
         from nas.progress import bar
 
-        self._bar, self._archs = bar(console), archs
+        self._bar = bar(console)
 
     def __enter__(self) -> _Progress:
         return self
@@ -94,7 +95,6 @@ class _Progress:
             self._bar.stop()
 
     def start(self, done: int, total: int) -> None:
-        self._steps = total // self._archs
         self._done, self._arch = done, -1
         self._task = self._bar.add_task("training alone", total=total, completed=done, note="")
         self._bar.start()
@@ -104,5 +104,5 @@ class _Progress:
             self._begun = self._done
             self._arch = values["arch"]
         self._done = self._begun + values["step"]
-        note = f"{values['arch'] + 1}/{self._archs} loss {values['loss']:.2f}"
+        note = f"{values['arch'] + 1}/{values['archs']} loss {values['loss']:.2f}"
         self._bar.update(self._task, completed=self._done, note=note)

@@ -41,9 +41,10 @@ def bootstrap_interval(
 
 
 def noise_ceiling(correlation: Correlation, correct: np.ndarray, rng: np.random.Generator, draws: int = 500) -> float:
-    """The correlation that two readings of the same accuracies show, each on as many images of its own.
+    """The correlation that the true accuracies themselves would show with a reading of them on as many images.
 
     No predictor can be seen to rank better than about this, however good it is: the rest is the choice of images.
+    (Two readings agree less, for both of them are noisy.)
     correct: bool [n, images], which images each of n networks gets right. A reading resamples the images, the same for
     all networks, so what makes an image hard for all of them is no noise. The measured accuracies spread more than
     the true ones, so they are first drawn together until their variance is what that noise leaves of it. The noise of
@@ -51,15 +52,15 @@ def noise_ceiling(correlation: Correlation, correct: np.ndarray, rng: np.random.
     """
     networks, images = correct.shape
     measured = correct.mean(axis=1)
-    shares = rng.multinomial(images, np.full(images, 1 / images), size=2 * draws) / images
+    shares = rng.multinomial(images, np.full(images, 1 / images), size=draws) / images
     noise = shares @ correct.T - measured
     unshared = noise - noise.mean(axis=1, keepdims=True)
     spread = ((measured - measured.mean()) ** 2).mean()
     left = 1 - (unshared**2).mean() / spread if spread else 0.0
     if networks < 2 or left <= 0:
         return float("nan")
-    readings = measured.mean() + np.sqrt(left) * (measured - measured.mean()) + noise
-    return float(np.nanmean([correlation(a, b) for a, b in zip(readings[:draws], readings[draws:], strict=True)]))
+    true = measured.mean() + np.sqrt(left) * (measured - measured.mean())
+    return float(np.nanmean([correlation(true, reading) for reading in true + noise]))
 
 
 def _centred_ranks(values: np.ndarray) -> np.ndarray:

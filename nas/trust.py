@@ -17,10 +17,11 @@ import numpy as np
 
 from nas.calibration import LEAST_PAIRS, Calibration
 from nas.run import Run, RunError, write_json, writing
-from nas.sampling import MOST_CANDIDATES, spread_sample
+from nas.sampling import TooFewError, spread_sample
 from nas.trust_report import Basis, Pair, command_again, compared, figures, quote, save
 from search_spaces import cost
 from search_spaces.arch import Arch
+from search_spaces.network import NetworkSpace
 from search_spaces.plan import plan
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def trust_run(
 ) -> dict[str, Any]:
     """Trains a sample of the run's subnets alone, compares, fits a calibration; returns `nas.trust_report.figures`.
 
-    archs: how many, by default 12 or the space's size, spread over the space's genes, poolings and MACs
+    archs: how many, by default 12 or as many as there are, spread over the space's genes, poolings and MACs
     (`nas.sampling`); a later call with more extends the sample, and what was trained with these epochs and this seed is
     never trained again. epochs: of each; by default the recipe's. seed: decides sample, initial weights and batches,
     the last two alike for all architectures. max_macs: the sample holds no architecture of more multiply-adds for one
@@ -60,8 +61,8 @@ def trust_run(
     Both accuracies are read on the search-validation split, with recalibrated batch norms: searches use the
     calibration, and what chooses must not have seen the test set.
     on_start: called with the steps already done and the steps in all; on_record: `step` within a training, `loss`,
-    and the `arch` (from 0) that it belongs to. should_stop: asked at every record; True ends the call with
-    `Interrupted`, and the architecture under way is trained from its start the next time.
+    and which `arch` (from 0) of how many `archs` it belongs to. should_stop: asked at every record; True ends the call
+    with `Interrupted`, and the architecture under way is trained from its start the next time.
     Raises ValueError for values out of range (InfeasibleLimitsError where `max_macs` leaves nothing), RunError for a
     run that is being trained, CheckpointError for one that is not trained, TrainingError when a training diverges.
     """
@@ -69,19 +70,11 @@ def trust_run(
     epochs = run.recipe.epochs if epochs is None else epochs
     if epochs < 1:
         raise ValueError(f"epochs is {epochs}; valid: at least 1")
-    most = min(run.space.size(), MOST_CANDIDATES)
-    if most < LEAST_PAIRS:
-        raise ValueError(
-            f"space {run.space.name!r} has {most} architecture{'s' * (most != 1)}; trust needs {LEAST_PAIRS} to compare"
-        )
-    archs = default_archs(run) if archs is None else archs
-    if not LEAST_PAIRS <= archs <= most:
-        raise ValueError(f"archs is {archs}; valid in this space: {LEAST_PAIRS} to {most}")
     if not 0 <= seed <= MOST_SEED:
         raise ValueError(f"seed is {seed}; valid: 0 to {MOST_SEED}")
     if max_macs is not None and not 0 < max_macs < math.inf:
         raise ValueError(f"max_macs is {max_macs}; valid: above 0")
-    sample = spread_sample(run.space, archs, seed, max_macs)
+    sample = sample_of(run.space, archs, seed, max_macs)
 
     from nas.training import load_trained
     from supernet.train import resolve_device
@@ -90,7 +83,7 @@ def trust_run(
     with writing(run):
         supernet, state, data = load_trained(run)
         basis = Basis(state["weights_hash"], state["data"], epochs, seed, None if max_macs is None else int(max_macs))
-        _warn_of_changes(run, basis, archs)
+        _warn_of_changes(run, basis, len(sample))
         alone = functools.partial(
             standalone_record,
             run,
@@ -110,9 +103,27 @@ def trust_run(
     return report
 
 
-def default_archs(run: Run) -> int:
-    """How many architectures are trained alone unless said otherwise: 12, or all of a smaller space."""
-    return min(DEFAULT_ARCHS, run.space.size())
+def sample_of(space: NetworkSpace, archs: int | None, seed: int, max_macs: float | None) -> list[Arch]:
+    """The `archs` architectures to train alone; unless that is said 12, or all where `max_macs` leaves fewer.
+
+    Raises ValueError where there are not so many, or too few to compare.
+    """
+    if archs is not None and archs < LEAST_PAIRS:
+        raise ValueError(f"archs is {archs}; valid: at least {LEAST_PAIRS}")
+    try:
+        return spread_sample(space, archs or DEFAULT_ARCHS, seed, max_macs)
+    except TooFewError as error:
+        found, limit = error.available, "" if max_macs is None else f" within {max_macs:,.0f} MACs"
+        if found < LEAST_PAIRS:
+            raise ValueError(
+                f"space {space.name!r} has {found} architecture{'s' * (found != 1)}{limit}; "
+                f"trust needs {LEAST_PAIRS} to compare"
+            ) from None
+        if archs is not None:
+            raise ValueError(
+                f"archs is {archs}; valid in space {space.name!r}{limit}: {LEAST_PAIRS} to {found}"
+            ) from None
+        return spread_sample(space, found, seed, max_macs)
 
 
 def standalone_record(
@@ -190,7 +201,7 @@ def _train_missing(
                 f"stopped with {done} of {len(sample)} architectures trained; the same command continues: "
                 f"{command_again(run, {'archs': len(sample), **asdict(basis)})}"
             )
-        on_record({"arch": index, **values})
+        on_record({"arch": index, "archs": len(sample), **values})
 
     for index, arch in enumerate(sample):
         if found[index] is None:

@@ -95,7 +95,7 @@ def figures(pairs: Sequence[Pair], calibration: Calibration, basis: Basis) -> di
         "calibration": {
             "identity": calibration.identity,
             "leave_one_out_rmse": float(np.sqrt(((unseen - standalone) ** 2).mean())),
-            "leave_one_out_kendall": kendall(unseen, standalone),
+            "leave_pairs_out_kendall": calibration.leave_pairs_out_kendall(),
         },
         "archs": rows,
     }

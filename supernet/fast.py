@@ -84,8 +84,8 @@ class FastEvaluator:
         part = _cached_images([plan for _, plan in subnets]) if self._device == "cpu" else BATCH
         for node in trie.nodes():
             node.prepare()
-        for batch in calibration_batches(self._calibration):
-            trie.run(partial(self._parts, batch.split(part)), _ignore, heads=False)
+        for calibrating in calibration_batches(self._calibration):
+            trie.run(partial(self._parts, calibrating.split(part)), _ignore, heads=False)
         for node in trie.nodes():
             node.fold()
         for number, batch in enumerate(self._batches()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -72,11 +73,23 @@ def test_the_noise_ceiling_rises_with_images_and_difference():
         correct = rng.random((len(accuracies), images)) < np.array(accuracies)[:, None]
         return noise_ceiling(kendall, correct, np.random.default_rng(1), 100)
 
-    spread = np.linspace(0.6, 0.9, 10)
+    spread = np.linspace(0.7, 0.75, 10)
     assert ceiling(100, spread) < ceiling(5000, spread) < 1
     assert ceiling(5000, np.linspace(0.1, 0.9, 4)) == 1
     alike = np.ones((5, 100), dtype=bool)
     assert np.isnan(noise_ceiling(kendall, alike, np.random.default_rng(0)))
+
+
+def test_the_truth_reaches_the_noise_ceiling_and_does_not_exceed_it():
+    """Over many draws of networks and images; neither does it fall short, for then the ceiling would be too high."""
+    shown, ceilings = [], []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        true = 0.9 + 0.02 * rng.standard_normal(12)
+        correct = rng.random((12, 500)) < true[:, None]
+        shown.append(kendall(true, correct.mean(axis=1)))
+        ceilings.append(noise_ceiling(kendall, correct, rng, 50))
+    assert np.nanmean(ceilings) == pytest.approx(np.mean(shown), abs=0.05)
 
 
 def test_what_is_hard_for_every_network_is_no_noise():
@@ -158,6 +171,31 @@ def test_leaving_one_out_is_fitting_to_the_others():
         others = np.delete(picked, i)
         partial = Calibration.fit(POOLING, [EVERY[j] for j in others], inherited[others], true[others])
         assert partial.predict([EVERY[index]], [inherited[index]])[0][0] == unseen[i]
+
+
+def test_what_says_nothing_ranks_pairs_left_out_neither_way():
+    """Each left out alone it ranks them in reverse: the mean of the others falls as the one left out rises."""
+    alone, in_pairs = [], []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        picked = rng.permutation(len(EVERY))[:8]
+        calibration = Calibration.fit(POOLING, [EVERY[i] for i in picked], *(0.9 + 0.01 * rng.standard_normal((2, 8))))
+        alone.append(kendall(calibration.leave_one_out(), calibration.standalone))
+        in_pairs.append(calibration.leave_pairs_out_kendall())
+    assert np.mean(alone) < -0.1
+    assert abs(np.mean(in_pairs)) < 2 * np.std(in_pairs) / np.sqrt(len(in_pairs))
+
+
+def test_leaving_pairs_out_is_fitting_to_the_others():
+    calibration, picked = fitted(6)
+    inherited, true = table()
+    agree = []
+    for pair in itertools.combinations(picked, 2):
+        others = np.setdiff1d(picked, pair)
+        partial = Calibration.fit(POOLING, [EVERY[i] for i in others], inherited[others], true[others])
+        first, second = partial.predict([EVERY[i] for i in pair], inherited[list(pair)])[0]
+        agree.append(np.sign(first - second) * np.sign(true[pair[0]] - true[pair[1]]))
+    assert calibration.leave_pairs_out_kendall() == pytest.approx(np.mean(agree))
 
 
 def test_the_deviation_is_small_at_the_pairs():

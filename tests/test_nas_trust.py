@@ -21,12 +21,15 @@ from nas import export_subnet
 from nas.run import Run, RunError
 from nas.searching import search_run
 from nas.training import Interrupted, train
-from nas.trust import _file, default_archs, quote, trust_run
+from nas.trust import _file, quote, sample_of, trust_run
 from nas.trust_report import load_calibration, quoted_text
+from search_spaces import catalog
 from search_spaces.network import NetworkSpace, Stage
 from supernet import checkpoint
 
 ROOT = Path(__file__).parent.parent
+
+DIGITS = catalog.get("digits")
 
 
 def trainings(run):
@@ -182,8 +185,8 @@ def test_the_command_prints_a_table_a_picture_and_json(nas, trusted_copy):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--archs", 3], "archs is 3; valid in this space: 4 to 1080"),
-        (["--archs", 100_000], "archs is 100000; valid in this space: 4 to 1080"),
+        (["--archs", 3], "archs is 3; valid: at least 4"),
+        (["--archs", 100_000], "archs is 100000; valid in space 'digits': 4 to 1080"),
         (["--epochs", 0], "epochs is 0; valid: at least 1"),
         (["--seed", -1], "seed is -1"),
         (["--max-macs", "10k"], "no architecture meets the limits: macs ≤ 10k (nearest reachable: "),
@@ -211,12 +214,26 @@ def test_a_changed_record_is_named(trusted_copy):
         trust_run(trusted_copy, archs=N, epochs=1, device="cpu")
 
 
-def test_a_space_of_fewer_than_twelve_architectures_is_trusted_as_a_whole(trusted_copy):
-    """The default must not exceed what there is."""
+def test_the_default_does_not_exceed_what_there_is():
     few = NetworkSpace("few", (Stage((1, 2), (4, 8), (3,)),), 0, 1, 8, 10)
-    description = json.loads((trusted_copy / "run.json").read_text())
-    (trusted_copy / "run.json").write_text(json.dumps(description | {"space": few.to_dict()}))
-    assert default_archs(Run.open(trusted_copy)) == few.size() == 4
+    assert len(sample_of(few, None, 0, None)) == few.size() == 4
+    assert len(sample_of(DIGITS, None, 0, 538_080)) == 8
+    assert len(sample_of(DIGITS, None, 0, None)) == 12
+
+
+@pytest.mark.parametrize(
+    ("archs", "max_macs", "message"),
+    [
+        (3, None, "archs is 3; valid: at least 4"),
+        (5000, None, r"archs is 5000; valid in space 'digits': 4 to 1080"),
+        (12, 538_080, "archs is 12; valid in space 'digits' within 538,080 MACs: 4 to 8"),
+        (12, 443_712, "space 'digits' has 3 architectures within 443,712 MACs; trust needs 4 to compare"),
+        (None, 443_712, "space 'digits' has 3 architectures within 443,712 MACs; trust needs 4 to compare"),
+    ],
+)
+def test_a_number_that_is_named_as_valid_is(archs, max_macs, message):
+    with pytest.raises(ValueError, match=message):
+        sample_of(DIGITS, archs, 0, max_macs)
 
 
 def test_a_picture_that_cannot_be_written_costs_nothing_but_the_picture(nas, trusted_copy, caplog):
