@@ -261,6 +261,8 @@ def check_resumed(
     """Refuses settings that are given again and differ from the run's."""
     started = asdict(run.data) | asdict(run.recipe) | {"data": run.data.spec}
     started["init_from"] = run.init_from["folder"] if run.init_from else None
+    if unknown := recipe.keys() - asdict(run.recipe).keys():
+        raise TypeError(f"unknown setting {min(unknown)!r}; valid: {', '.join(asdict(run.recipe))}")
     given = {"data": data and DataOptions(data).spec, **options, **recipe}
     if given.get("init_from"):
         given["init_from"] = _absolute(given["init_from"])

@@ -48,7 +48,7 @@ class TrainConfig:
     members: weight sets, routed on the pooling configuration (`supernet.mixture`).
     label_smoothing: wherever labels are learnt. mixup: alpha of the mixing ratio's Beta distribution; 0 mixes nothing.
     dropout, drop_connect: probabilities, the latter of the last block and growing linearly with depth; on the
-    largest subnet alone where `regularize_biggest_only`.
+    largest subnet alone where `regularize_biggest_only`, which then must be trained as such.
     ema: decay of the averaged weights that are validated and searched; 0 searches the trained ones themselves.
     """
 
@@ -77,6 +77,7 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self._check_types()
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
             if not low <= value <= high:
@@ -101,6 +102,15 @@ class TrainConfig:
             raise ValueError(f"teacher is {self.teacher!r}; leave it out to let the largest subnet teach")
         self._check_combinations()
 
+    def _check_types(self) -> None:
+        """Half an epoch or a quoted number would fail late, or be taken for something else."""
+        for field in fields(self):
+            value, kind = getattr(self, field.name), str if field.default is None else type(field.default)
+            optional = value is None and field.default is None
+            accepted = (int, float) if kind is float else kind
+            if not optional and (not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool)):
+                raise ValueError(f"{field.name} is {value!r}; it must be of type {kind.__name__}")
+
     def _check_combinations(self) -> None:
         plan = STEP_PLANS[self.step_plan]
         defaults = {field.name: field.default for field in fields(self)}
@@ -109,6 +119,18 @@ class TrainConfig:
                 raise ValueError(
                     f"{name} {getattr(self, name)!r} has no effect with step plan {self.step_plan!r}: leave it out"
                 )
+        for name in ("dropout", "drop_connect"):
+            if (
+                self.regularize_biggest_only
+                and not self.trains_largest
+                and getattr(self, name) not in (0, defaults[name])
+            ):
+                raise ValueError(
+                    f"{name} {getattr(self, name)} has no effect: it is for the largest subnet alone, which step plan "
+                    f"{self.step_plan!r} does not single out; leave it out, or set regularize_biggest_only to false"
+                )
+        if self.teacher and self.loss == "none":
+            raise ValueError(f"teacher {self.teacher!r} has no effect with distillation 'none': leave one of them out")
         if not self.num_random and not plan.teaches:
             raise ValueError(f"step plan {self.step_plan!r} needs num_random of at least 1")
         if plan.parts == "batch" and self.batch_size % self.num_random:
@@ -131,6 +153,11 @@ class TrainConfig:
             raise ValueError(
                 f"members is {self.members}: teacher and students must use the same weights; set max_pooling 'shared'"
             )
+
+    @property
+    def trains_largest(self) -> bool:
+        """Whether there are steps that train the largest subnet as such, and not only when it is drawn."""
+        return STEP_PLANS[self.step_plan].teaches or self.schedule != "none"
 
     @property
     def loss(self) -> str:

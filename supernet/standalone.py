@@ -43,8 +43,8 @@ def train_alone(
 
     All of the recipe that is about one network holds: optimizer, learning rate over the run, batch size, augmentation,
     mixup, label smoothing, gradient clipping, averaged weights, autocast and an outside teacher; its epochs and seed
-    do not. largest: whether `plan` is the space's largest network, which dropout and drop-connect are kept for where
-    the recipe regularises the biggest alone. teacher: as the trainer of the supernet had it.
+    do not. largest: whether `plan` is the space's largest network, for which dropout and drop-connect are kept where
+    the recipe regularises the biggest alone and trains it as such. teacher: as the trainer of the supernet had it.
     seed: decides initial weights and batches; equal arguments give equal weights on a CPU, bit for bit, and the
     process's own random state is left as it was. on_record: `step` and `loss`, every few steps.
     start: of this plan, left as it is. on_epoch: gets the network after each epoch, to read and not to change.
@@ -54,7 +54,7 @@ def train_alone(
     if epochs < 1:
         raise ValueError(f"epochs is {epochs}; valid: at least 1")
     place = resolve_device(device)
-    if config.regularize_biggest_only and not largest:
+    if config.regularize_biggest_only and not (largest and config.trains_largest):
         config = replace(config, dropout=0.0, drop_connect=0.0)
     data = replace(data, train=data.train.to(place))
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):

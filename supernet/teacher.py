@@ -55,13 +55,18 @@ class Teacher(nn.Module):
 def load_teacher(spec: str, data: ImageData) -> Teacher:
     """The teacher named by `spec` (`SPECS`), in eval mode.
 
-    Raises TeacherError when it cannot be read, or has not the data's classes or channels.
+    Raises TeacherError when it cannot be read, cannot take images of the data's size, or has not the data's classes or
+    channels.
     """
     name, _, rest = spec.partition(":")
     teacher = _torchvision(rest, data) if name == "torchvision" else _exported(Path(spec), data)
     teacher.eval()
-    with torch.no_grad():
-        logits = teacher(torch.zeros(1, data.in_channels, data.image_size, data.image_size))
+    size = data.image_size
+    try:
+        with torch.no_grad():
+            logits = teacher(torch.zeros(1, data.in_channels, size, size))
+    except (RuntimeError, AssertionError, ValueError) as error:  # each network refuses in its own way
+        raise TeacherError(f"the teacher {spec} cannot take images of {size}x{size} pixels: {error}") from None
     if logits.shape[1] != data.num_classes:
         raise TeacherError(f"the teacher {spec} has {logits.shape[1]} classes, the data set {data.num_classes}")
     if not torch.isfinite(logits).all():

@@ -201,3 +201,8 @@ def test_a_start_that_cannot_be_is_refused_before_the_run_is_made(nas, model, tm
     assert code == 2
     assert message in err
     assert not Path("new").exists()
+
+
+def test_an_unknown_setting_is_refused_on_resuming_too(trained_run):
+    with pytest.raises(TypeError, match="unknown setting 'batchsize'; valid: epochs, batch_size"):
+        train(None, None, trained_run, resume=True, batchsize=64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 
@@ -18,6 +19,30 @@ from supernet.train import resolve_device
 def test_a_recipe_out_of_range_names_the_field(field, value):
     with pytest.raises(ValueError, match=f"{field} is "):
         TrainConfig(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "kind"),
+    [
+        ("epochs", 1.5, "int"), ("epochs", True, "int"), ("epochs", "3", "int"), ("batch_size", None, "int"),
+        ("seed", 1.5, "int"), ("lr", "0.1", "float"), ("ema", False, "float"), ("sampler", ["uniform"], "str"),
+        ("sampler", None, "str"), ("teacher", 5, "str"), ("regularize_biggest_only", "no", "bool"),
+    ],
+)  # fmt: skip
+def test_a_value_of_another_type_is_refused_with_the_type(field, value, kind):
+    with pytest.raises(ValueError, match=re.escape(f"{field} is {value!r}; it must be of type {kind}")):
+        TrainConfig(**{field: value})
+
+
+def test_whole_numbers_are_numbers():
+    assert TrainConfig(lr=1, ema=0, clip_norm=2).lr == 1
+
+
+@pytest.mark.parametrize("trained", [{"step_plan": "sandwich"}, {"schedule": "delayed_epsilon"}])
+def test_what_is_for_the_largest_alone_needs_a_largest_that_is_trained(trained):
+    assert TrainConfig(**trained, dropout=0.3, drop_connect=0.2).trains_largest
+    assert not TrainConfig(dropout=0.0, drop_connect=0.0).trains_largest
+    assert not TrainConfig(dropout=0.3, drop_connect=0.2, regularize_biggest_only=False).trains_largest
 
 
 def test_unknown_names_list_the_valid_ones():
@@ -42,6 +67,9 @@ def test_unknown_names_list_the_valid_ones():
         ({"teacher": " "}, "teacher is ' '; leave it out"),
         ({"step_plan": "single_path", "num_random": 4}, "num_random 4 has no effect with step plan 'single_path'"),
         ({"step_plan": "strict_fair", "sampler": "best_up"}, "sampler 'best_up' has no effect with .* 'strict_fair'"),
+        ({"drop_connect": 0.3}, "drop_connect 0.3 has no effect: .* 'single_path' does not single out"),
+        ({"step_plan": "sorted", "dropout": 0.5}, "dropout 0.5 has no effect: .* set regularize_biggest_only to false"),
+        ({"teacher": "x", "distillation": "none"}, "teacher 'x' has no effect with distillation 'none'"),
         ({"step_plan": "sorted", "max_pooling": "shared"}, "max_pooling 'shared' has no effect with .* 'sorted'"),
     ],
 )

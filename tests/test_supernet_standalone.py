@@ -74,12 +74,22 @@ def test_it_is_the_training_of_a_supernet_that_holds_one_network(data, name):
 
 
 def test_what_regularises_the_biggest_alone_leaves_others_alone(data):
-    config = replace(CONFIG, dropout=0.5, drop_connect=0.5)
+    config = replace(CONFIG, step_plan="sandwich", dropout=0.5, drop_connect=0.5)
     plain = replace(CONFIG, dropout=0.0, drop_connect=0.0)
     small, without = (weights(train_alone(SMALL, data, c, 1, 3, "cpu")) for c in (config, plain))
     big = weights(train_alone(SMALL, data, config, 1, 3, "cpu", largest=True))
     assert all(torch.equal(small[name], without[name]) for name in small)
     assert not all(torch.equal(small[name], big[name]) for name in small)
+
+
+def test_no_network_is_regularised_alone_that_is_not_in_its_supernet(data):
+    """Where the supernet does not single out the largest, it is trained alone as all are whose ranks are compared."""
+    config = TrainConfig(batch_size=64, lr=0.1)
+    assert config.dropout > 0
+    trained, without = (
+        weights(train_alone(SMALL, data, c, 1, 3, "cpu", largest=True)) for c in (config, replace(config, dropout=0.0))
+    )
+    assert all(torch.equal(trained[name], without[name]) for name in trained)
 
 
 def test_it_learns_and_reports_every_tenth_step_and_the_last(data):

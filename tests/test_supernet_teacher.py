@@ -24,8 +24,8 @@ def exported(trained_run, tmp_path_factory):
     return folder
 
 
-def colours(num_classes=10):
-    images = torch.randint(256, (90, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+def colours(num_classes=10, size=32):
+    images = torch.randint(256, (90, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(90) % num_classes
     return prepare(RawData(images, labels, images, labels, tuple(map(str, range(num_classes))), True, 0), seed=0)
 
@@ -53,6 +53,17 @@ def test_a_teacher_sees_images_in_its_own_normalisation_and_size():
     torch.testing.assert_close(seen[0], normalize(pixels, ours[1], theirs[1]), rtol=1e-5, atol=1e-5)
     Teacher(network, ours, theirs, 16)(torch.zeros(1, 3, 8, 8))
     assert seen[1].shape == (1, 3, 16, 16)
+
+
+def test_a_network_too_deep_for_the_images_is_named_with_their_size(tmp_path):
+    from torchvision import models
+
+    file = tmp_path / "weights.safetensors"
+    save_file(models.squeezenet1_1(num_classes=10).state_dict(), file)
+    spec = f"torchvision:squeezenet1_1:{file}"
+    assert load_teacher(spec, colours())
+    with pytest.raises(TeacherError, match=rf"the teacher {spec} cannot take images of 8x8 pixels: .*too small"):
+        load_teacher(spec, colours(size=8))
 
 
 def test_a_torchvision_network_with_weights_of_ones_own(tmp_path):
