@@ -204,7 +204,7 @@ def print_trust(report: Mapping[str, Any]) -> None:
         ("inherited accuracy", report["kendall"], report["spearman"]),
         ("MACs alone (the null)", report["null_kendall"], None),
         ("calibrated, each pair left out", {"value": calibration["leave_pairs_out_kendall"]}, None),
-        ("the truth itself (noise ceiling)", {"value": ceiling["kendall"]}, {"value": ceiling["spearman"]}),
+        ("the true accuracies (noise ceiling)", {"value": ceiling["kendall"]}, {"value": ceiling["spearman"]}),
     ):
         low_high = " to ".join(_figure(v) for v in tau.get("interval", ()))
         table.add_row(name, _figure(tau["value"]), low_high, _figure(rho["value"]) if rho else "")
