@@ -52,10 +52,10 @@ def trust(
     tables.print_trust(report)
     if written:
         print(f"picture: {with_urls(str(picture))}")
-    next_step(_advice(run, report))
+    next_step(_advice(run, report, opened.space.size()))
 
 
-def _advice(run: str, report: dict[str, Any]) -> str:
+def _advice(run: str, report: dict[str, Any], size: int) -> str:
     """The search by whichever score ranked the sample better, where one of them says more than MACs do, and within the
     sample's limit.
     """
@@ -73,7 +73,8 @@ def _advice(run: str, report: dict[str, Any]) -> str:
             return f"nas trust {quoted(run)} with more --epochs: the networks trained alone cannot be told apart"
         return f"train the supernet again: its subnets of {quoted(run)} cannot be told apart"
     if null >= max(inherited, calibrated):
-        return f"train the supernet longer, or nas trust {quoted(run)} with more --archs: MACs alone rank as well"
+        more = f", or nas trust {quoted(run)} with more --archs" if report["n"] < size else ""
+        return f"train the supernet longer{more}: MACs alone rank as well"
     if calibrated > inherited:
         return f"nas search {quoted(run)} --score calibrated --study-name calibrated{limit}"
     return f"nas search {quoted(run)}{limit} (the calibrated score ranks no better)"

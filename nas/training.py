@@ -94,11 +94,8 @@ def train(
             if ranks.is_main:
                 on_start(trainer.step, trainer.total_steps)
             done = fit(trainer, run.checkpoint, run.metrics, Hooks(on_record, should_stop))
-            if done and trainer.spikes.fast > trainer.spikes.chance:
-                log.warning(
-                    "the loss ended at %.3g, no better than guessing (%.3g): start a new run with a lower lr than %g",
-                    trainer.spikes.fast, trainer.spikes.chance, trainer.config.lr,
-                )  # fmt: skip
+            if done and ranks.is_main and (concern := trainer.spikes.concern(trainer.config.lr)):
+                log.warning(concern)
     if not done:
         raise Interrupted(
             f"stopped at step {trainer.step} of {trainer.total_steps}; "

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.calibration import Calibration
+from nas.calibration import LEAST_PAIRS, Calibration
 from nas.quantities import show_quantity
 from nas.ranking import Correlation, bootstrap_interval, kendall, noise_ceiling, spearman
 from nas.run import Run, RunError, write_json
@@ -174,7 +174,8 @@ def load_calibration(run: Run, weights: str) -> Calibration:
     require_calibration(run)
     file = calibration_file(run)
     data = _read(file)
-    again = f"make it again with: {command_again(run, data or {})} (stand-alone runs are kept)"
+    made = {**(_read(run.fetch("trust.json")) or {}), **(data or {})}  # written together: one may be damaged
+    again = f"make it again with: {command_again(run, made)} (stand-alone runs are kept)"
     if data is None or data.get("format") != CALIBRATION_FORMAT:
         raise RunError(f"{file} is not a calibration of this version ({CALIBRATION_FORMAT}); {again}")
     if not str(data.get("weights")).startswith(weights):
@@ -245,9 +246,11 @@ def is_recalibrated(run: Run, context: Mapping[str, str]) -> bool:
 def command_again(run: Run, written: Mapping[str, Any]) -> str:
     """The command that makes a report or a calibration again, with the options of the one that was written."""
     command = f"nas trust {shlex.quote(str(run))}"
-    pairs = written.get("pairs", written.get("archs"))
-    if isinstance(pairs, list | int):
-        command += f" --archs {pairs if isinstance(pairs, int) else len(pairs)}"
+    for rows in (written.get("pairs"), written.get("archs")):
+        archs = len(rows) if isinstance(rows, list) else rows
+        if isinstance(archs, int) and archs >= LEAST_PAIRS:  # else it was damaged, and would be refused
+            command += f" --archs {archs}"
+            break
     names = ("epochs", "seed", "max_macs")
     return command + "".join(
         f" --{name.replace('_', '-')} {written[name]}" for name in names if isinstance(written.get(name), int)

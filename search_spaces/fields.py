@@ -24,7 +24,11 @@ class FieldError(ValueError):
         return FieldError((*parents, *self.path), self.problem)
 
 
-def check_integer(field: str, value: Any, low: int) -> None:
-    """Raises FieldError unless `value` is an integer of at least `low`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise FieldError((field,), f"is {value!r}; valid: an integer of at least {low}")
+MOST_CHANNELS = 1 << 16  # beyond it a misplaced zero is likelier than a network
+
+
+def check_integer(field: str, value: Any, low: int, high: int | None = None) -> None:
+    """Raises FieldError unless `value` is an integer of at least `low`, and at most `high` if that is given."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+        valid = f"an integer of at least {low}" if high is None else f"an integer of {low} to {high}"
+        raise FieldError((field,), f"is {value!r}; valid: {valid}")

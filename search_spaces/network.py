@@ -14,7 +14,7 @@ import numpy as np
 from search_spaces import members
 from search_spaces.arch import Arch
 from search_spaces.blocks import HEAD_WIDTHS, STEM_HALVINGS, after_stride
-from search_spaces.fields import FieldError, check_integer
+from search_spaces.fields import MOST_CHANNELS, FieldError, check_integer
 from search_spaces.space import Gene, Space
 from search_spaces.stage import Stage, stage_from_dict
 from search_spaces.validity import canonical, check_choices, validate
@@ -69,11 +69,11 @@ class NetworkSpace(Space[Arch]):
             if getattr(self, field) not in tuple(valid):  # a tuple: what came from a file need not be hashable
                 raise FieldError((field,), f"is {getattr(self, field)!r}; valid: {', '.join(valid)}")
         if self.stem_width is not None:
-            check_integer("stem_width", self.stem_width, 1)
+            check_integer("stem_width", self.stem_width, 1, MOST_CHANNELS)
         elif self.stem == "mobile_stem":
             raise FieldError(("stem_width",), "is missing: a mobile_stem needs a number of channels")
         for width in self.head_widths:
-            check_integer("head_widths", width, 1)
+            check_integer("head_widths", width, 1, MOST_CHANNELS)
         if len(self.head_widths) != HEAD_WIDTHS[self.head]:
             takes = f"{self.head} takes {HEAD_WIDTHS[self.head]}"
             raise FieldError(("head_widths",), f"is {list(self.head_widths)}, but {takes}")

@@ -7,11 +7,11 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from search_spaces.blocks import ACTS
-from search_spaces.fields import FieldError
+from search_spaces.fields import MOST_CHANNELS, FieldError
 
 BLOCKS = ("basic", "bottleneck", "mbconv")
-# beyond these a misplaced zero is likelier than a network
-_MOST = {"depths": 256, "widths": 1 << 16, "kernels": 255, "expands": 1 << 16}
+# as for the channels: beyond these a misplaced zero is likelier than a network
+_MOST = {"depths": 256, "widths": MOST_CHANNELS, "kernels": 255, "expands": 1 << 16}
 
 
 @dataclass(frozen=True)

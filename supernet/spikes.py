@@ -8,6 +8,10 @@ from dataclasses import dataclass
 FAST, SLOW = 0.9, 0.99
 SETTLE = 100  # steps before the slow average means anything
 JUMP = 0.35  # of ln(classes), the loss at chance
+FEW, WORST = (
+    10,
+    10.0,
+)  # losses that tell of a collapse by themselves where their average is so many times that at chance
 
 
 @dataclass
@@ -31,8 +35,17 @@ class SpikeDetector:
         if whose != self.whose:
             self.whose, self.seen = whose, 0
 
+    def concern(self, lr: float) -> str | None:
+        """What to do about a training that ended no better than guessing; None for a better one."""
+        if self.fast <= self.chance:
+            return None
+        found = f"the loss ended at {self.fast:.3g}, no better than guessing ({self.chance:.3g}): start a new run with"
+        return f"{found} a lower lr than {lr:g}" if self.seen > SETTLE else f"{found} more epochs"
+
     def is_spike(self, loss: float) -> bool:
-        """Takes in the next step's loss; True when it is not finite or the recent ones lie far above those before."""
+        """Takes in the next step's loss; True when it is not finite, or the recent ones lie far above those before or
+        above all sense.
+        """
         if not math.isfinite(loss):
             return True
         if self.seen == 0:
@@ -40,4 +53,6 @@ class SpikeDetector:
         self.seen += 1
         self.fast = FAST * self.fast + (1 - FAST) * loss
         self.slow = SLOW * self.slow + (1 - SLOW) * loss
+        if self.seen > FEW and self.fast > WORST * self.chance:
+            return True
         return self.seen > SETTLE and self.fast > self.slow + JUMP * self.chance

@@ -116,7 +116,12 @@ def _torchvision(spec: str, data: ImageData) -> Teacher:
             ) from None
         return Teacher(network, (data.mean, data.mean), (data.std, data.std), None)
     weights: Any = models.get_model_weights(name).DEFAULT
-    preset = weights.transforms()
+    preset, classes = weights.transforms(), len(weights.meta["categories"])
+    if classes != data.num_classes:  # before they are downloaded
+        raise TeacherError(
+            f"the weights of torchvision:{name} know {classes} classes, the data set {data.num_classes}; give "
+            f"weights for these as torchvision:{name}:WEIGHTS.safetensors"
+        )
     try:
         network = models.get_model(name, weights=weights)
     except OSError as error:

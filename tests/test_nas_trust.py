@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from trusts import N, report_of
 
 from nas import export_subnet
+from nas.cli_trust import _advice
 from nas.run import Run, RunError
 from nas.searching import search_run
 from nas.training import Interrupted, train
@@ -307,3 +308,10 @@ def test_fewer_architectures_than_before_are_told_apart(trusted_copy, caplog):
     trust_run(trusted_copy, archs=N, epochs=1, device="cpu")
     assert f"the report on {N + 1} architectures gives way to one on {N} architectures; " in caplog.text
     assert f"nas trust {trusted_copy} --archs {N + 1} --epochs 1 --seed 0 brings it back" in caplog.text
+
+
+def test_more_architectures_are_advised_where_there_are_more():
+    report = {"n": 6, "max_macs": None, "archs": [], "kendall": {"value": 0.2}, "null_kendall": {"value": 0.5}}
+    report["calibration"] = {"leave_pairs_out_kendall": None}
+    assert _advice("RUN", report, 6) == "train the supernet longer: MACs alone rank as well"
+    assert "or nas trust RUN with more --archs: MACs" in _advice("RUN", report, 7)

@@ -132,7 +132,11 @@ def test_validate_refuses_what_is_not_canonical():
         ({"resolutions": 32}, "resolutions is 32; valid: a list"),
         ({"resolutions": ["a"]}, "resolutions is 'a'; valid: an integer"),
         ({"stem": "deep"}, "stem is 'deep'; valid: stem, imagenet_stem, mobile_stem"),
-        ({"stem_width": 0}, "stem_width is 0; valid: an integer of at least 1"),
+        ({"stem_width": 0}, "stem_width is 0; valid: an integer of 1 to 65536"),
+        (
+            {"head": "mobile_head", "head_widths": (10**10, 4)},
+            "head_widths is 10000000000; valid: an integer of 1 to 65536",
+        ),
         ({"stem": "mobile_stem"}, "stem_width is missing: a mobile_stem needs a number"),
         ({"head": "mobile_head"}, r"head_widths is \[\], but mobile_head takes 2"),
     ],

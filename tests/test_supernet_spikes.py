@@ -102,6 +102,30 @@ def test_a_jump_of_the_loss_towards_chance_is_a_spike_and_noise_is_not():
     assert not collapse[0], "a single bad batch is no collapse"
 
 
+def test_a_loss_beyond_all_sense_is_a_spike_from_the_tenth_step_on(data, tmp_path):
+    """Before there is a past to compare with; else a broken state would be the one that later spikes go back to."""
+    detector = SpikeDetector(chance=math.log(10))
+    assert not any(detector.is_spike(loss) for loss in [2.3] * 20 + [60.0])
+    exploding = SpikeDetector(chance=math.log(10))
+    assert [exploding.is_spike(1000.0) for _ in range(12)] == [False] * 10 + [True] * 2
+    trainer = new_trainer(data, replace(CONFIG, lr=1000.0, clip_norm=1e9, epochs=3))
+    with pytest.raises(
+        TrainingError, match=r"has jumped to .* at step 1\d .*start a new run with a lower lr than 1000"
+    ):
+        train_all(trainer, tmp_path)
+
+
+def test_what_to_do_about_a_training_that_ended_at_chance():
+    short, long, good = (
+        SpikeDetector(math.log(10), fast, fast, seen) for fast, seen in ((2.4, 8), (2.4, 900), (2.2, 900))
+    )
+    assert (
+        short.concern(0.1) == "the loss ended at 2.4, no better than guessing (2.3): start a new run with more epochs"
+    )
+    assert long.concern(0.1).endswith("start a new run with a lower lr than 0.1")
+    assert good.concern(0.1) is None
+
+
 def test_a_divergence_from_a_confident_teacher_is_no_collapse(data, tmp_path):
     """Its value has no bound, and says nothing of chance: an image of which both are sure may count millions."""
     hard = replace(CONFIG, batch_size=32, label_smoothing=0.0, dropout=0.0, weight_decay=0.0)

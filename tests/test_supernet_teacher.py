@@ -117,6 +117,14 @@ def test_another_number_of_classes_than_the_data_is_named(trained_run, exported,
         load_teacher(str(exported), few)
 
 
+def test_weights_of_other_classes_are_not_downloaded(monkeypatch):
+    monkeypatch.setattr("torchvision.models.get_model", None)
+    with pytest.raises(
+        TeacherError, match=r"resnet18 know 1000 classes, the data set 10; .*torchvision:resnet18:WEIGHTS"
+    ):
+        load_teacher("torchvision:resnet18", colours())
+
+
 def test_a_changed_config_is_refused(exported, tmp_path):
     for file in exported.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes()) if file.is_file() else None

@@ -252,3 +252,14 @@ def test_an_address_without_a_cluster_is_refused(address: str, error: type[Excep
 def test_a_pool_needs_a_worker(number: int) -> None:
     with pytest.raises(ValueError, match="num_workers"):
         ray_pool.RayPool(spec_of(score), number)
+
+
+def test_a_ray_that_does_not_start_here_is_a_failure_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under load Ray raises a bare Exception, which no program expects."""
+
+    def init(*args: Any, **kwargs: Any) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr("ray.init", init)
+    with pytest.raises(ConnectionError, match="Ray did not start on this machine: The current node timed out"):
+        ray_connect.connect("local", 1, 0)

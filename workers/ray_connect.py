@@ -29,7 +29,8 @@ def connect(address: str, num_cpus: int, num_gpus: int | None) -> None:
     """Connects this process to the Ray at `address`; "local" starts one with these resources.
 
     num_gpus: None takes the GPUs that the machine has.
-    Raises ValueError for a malformed address, ConnectionError when no cluster answers there.
+    Raises ValueError for a malformed address, ConnectionError when no cluster answers there, or the local one
+    does not start.
     """
     check_address(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -38,7 +39,10 @@ def connect(address: str, num_cpus: int, num_gpus: int | None) -> None:
         if address == "local":
             # Left unset, Ray writes a token to the home directory that later clients do not send.
             os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-            ray.init("local", num_cpus=num_cpus, num_gpus=num_gpus, include_dashboard=False, **quiet)
+            try:
+                ray.init("local", num_cpus=num_cpus, num_gpus=num_gpus, include_dashboard=False, **quiet)
+            except Exception as error:  # a bare one where its processes do not answer in time
+                raise ConnectionError(f"Ray did not start on this machine: {str(error).strip()}") from error
             return
         if address != "auto":
             _check_reachable(address)
