@@ -194,6 +194,9 @@ def _new_trainer(
     for concern in balance.concerns(images):
         log.warning(concern)
     network = source.build(images.in_channels, images.image_size, images.num_classes)
+    for name, value in (("sampler", "pool_weighted"), ("max_pooling", "shared")):
+        if getattr(config, name) == value and not network.num_pools:
+            log.warning("%s %s has no effect: space %r places no pools", name, value, network.name)
     return _trainer(network, images, config, {"folder": _absolute(init_from)} if init_from else None, device, ranks)
 
 

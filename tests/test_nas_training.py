@@ -206,3 +206,14 @@ def test_a_start_that_cannot_be_is_refused_before_the_run_is_made(nas, model, tm
 def test_an_unknown_setting_is_refused_on_resuming_too(trained_run):
     with pytest.raises(TypeError, match="unknown setting 'batchsize'; valid: epochs, batch_size"):
         train(None, None, trained_run, resume=True, batchsize=64)
+
+
+def test_what_is_about_pools_warns_where_there_are_none(nas, tmp_path, caplog):
+    (tmp_path / "flat.yaml").write_text(
+        "{name: flat, num_pools: 0, stages: [{depths: [1], widths: [4], kernels: [1, 3]}]}"
+    )
+    options = ["--space", tmp_path / "flat.yaml", "--data", "digits", "--epochs", 1, "-o", tmp_path / "run"]
+    assert nas("train", *options, "--step-plan", "sandwich", "--recipe", "max_pooling=shared")[0] == 0
+    assert [r.getMessage() for r in caplog.records if "no effect" in r.getMessage()] == [
+        "max_pooling shared has no effect: space 'flat' places no pools"
+    ]
