@@ -77,7 +77,7 @@ def rows_to_normalise() -> torch.Tensor:
 def stopped_and_resumed(folder: Path, ranks: Ranks) -> dict[str, Any]:
     """Rank 1 alone asks to stop after two steps; a new trainer goes on to the end."""
     path, metrics = folder / "checkpoint.safetensors", folder / "metrics.jsonl"
-    config = replace(CONFIG, dropout=0.2)
+    config = replace(CONFIG, dropout=0.2, regularize_biggest_only=False)
     first = trainer_of(config, ranks)
     stopped = fit(first, path, metrics, Hooks(should_stop=lambda: ranks.rank == 1 and first.step == 2))
     second = trainer_of(config, ranks)
