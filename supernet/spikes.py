@@ -8,10 +8,8 @@ from dataclasses import dataclass
 FAST, SLOW = 0.9, 0.99
 SETTLE = 100  # steps before the slow average means anything
 JUMP = 0.35  # of ln(classes), the loss at chance
-FEW, WORST = (
-    10,
-    10.0,
-)  # losses that tell of a collapse by themselves where their average is so many times that at chance
+FEW = 10  # steps after which the fast average means anything
+WORST = 10.0  # times the loss at chance: a collapse, whatever was before
 
 
 @dataclass
@@ -40,7 +38,8 @@ class SpikeDetector:
         if self.fast <= self.chance:
             return None
         found = f"the loss ended at {self.fast:.3g}, no better than guessing ({self.chance:.3g}): start a new run with"
-        return f"{found} a lower lr than {lr:g}" if self.seen > SETTLE else f"{found} more epochs"
+        was_short = self.seen <= SETTLE and self.fast < 2 * self.chance
+        return f"{found} more epochs" if was_short else f"{found} a lower lr than {lr:g}"
 
     def is_spike(self, loss: float) -> bool:
         """Takes in the next step's loss; True when it is not finite, or the recent ones lie far above those before or

@@ -123,6 +123,7 @@ def test_what_to_do_about_a_training_that_ended_at_chance():
         short.concern(0.1) == "the loss ended at 2.4, no better than guessing (2.3): start a new run with more epochs"
     )
     assert long.concern(0.1).endswith("start a new run with a lower lr than 0.1")
+    assert SpikeDetector(math.log(10), 9.0, 9.0, 8).concern(0.1).endswith("a lower lr than 0.1")
     assert good.concern(0.1) is None
 
 
