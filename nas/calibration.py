@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.ranking import kendall
+from nas.ranking import concordance, kendall
 from search_spaces import cost
 from search_spaces.arch import Arch
 from search_spaces.network import NetworkSpace
@@ -151,14 +151,11 @@ class Calibration:
         pairs = np.array(list(itertools.combinations(every, 2)))
         if len(pairs) > MOST_PAIRS:
             pairs = np.random.default_rng(0).permutation(pairs)[:MOST_PAIRS]
-        ordered = []
+        predicted = []
         for pair in pairs:
             others = np.delete(every, pair)
-            first, second = _Process(features.pick(others), self.standalone[others]).predict(features.pick(pair))[0]
-            ordered.append(np.sign(first - second))
-        true = np.sign(self.standalone[pairs[:, 0]] - self.standalone[pairs[:, 1]])
-        counted = np.sqrt(float(np.abs(ordered).sum()) * float(np.abs(true).sum()))
-        return float(true @ ordered / counted) if counted else float("nan")
+            predicted.append(_Process(features.pick(others), self.standalone[others]).predict(features.pick(pair))[0])
+        return concordance(np.diff(predicted).ravel(), np.diff(self.standalone[pairs]).ravel())
 
     def to_dict(self) -> dict[str, Any]:
         """The pairs as plain JSON types, from which `from_dict` fits the very same calibration."""

@@ -12,9 +12,14 @@ Correlation = Callable[[np.ndarray, np.ndarray], float]
 def kendall(a: np.ndarray, b: np.ndarray) -> float:
     """Kendall's tau-b of two float vectors [n]; NaN where one of them is constant (Kendall 1945, for ties)."""
     i, j = np.triu_indices(len(a), 1)
-    x, y = np.sign(a[i] - a[j]), np.sign(b[i] - b[j])
-    pairs = np.sqrt(float(np.abs(x).sum()) * float(np.abs(y).sum()))
-    return float(x @ y / pairs) if pairs else float("nan")
+    return concordance(a[i] - a[j], b[i] - b[j])
+
+
+def concordance(a: np.ndarray, b: np.ndarray) -> float:
+    """Kendall's tau-b from the differences [pairs] within pairs: NaN where all of one side are zero."""
+    x, y = np.sign(a), np.sign(b)
+    ordered = np.sqrt(float(np.abs(x).sum()) * float(np.abs(y).sum()))
+    return float(x @ y / ordered) if ordered else float("nan")
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:

@@ -19,11 +19,11 @@ _FEWEST, _TRIES = 64, 128  # candidates that are looked for where draws hardly f
 
 
 class TooFewError(ValueError):
-    """There are fewer architectures than were asked for: `available` of them."""
+    """There are fewer architectures than were asked for: `available` of them in `where`."""
 
-    def __init__(self, message: str, available: int) -> None:
-        super().__init__(message)
-        self.available = available
+    def __init__(self, asked: int, where: str, available: int) -> None:
+        super().__init__(f"{asked} architectures cannot be sampled from {where}; valid: 1 to {available}")
+        self.where, self.available = where, available
 
 
 def spread_sample(space: NetworkSpace, n: int, seed: int = 0, max_macs: float | None = None) -> list[Arch]:
@@ -33,15 +33,14 @@ def spread_sample(space: NetworkSpace, n: int, seed: int = 0, max_macs: float | 
     sample covers the MACs range and the poolings alike, and its first k are the sample of size k (farthest-point
     sampling, Gonzalez 1985). The seed decides the first one, and the candidates of a space that is too large to list.
     max_macs: none of the architectures computes more multiply-adds for one image.
-    Raises TooFewError where there are fewer than `n` architectures, InfeasibleLimitsError where `max_macs` leaves none,
-    and ValueError for `n` below 1.
+    Raises TooFewError, which is a ValueError, where there are not `n` architectures, and InfeasibleLimitsError where
+    `max_macs` leaves none.
     """
     rng = np.random.default_rng(np.random.SeedSequence(seed))
     archs = _candidates(space, rng) if max_macs is None else _candidates_within(space, rng, max_macs)
     if not 1 <= n <= len(archs):
         limit = "" if max_macs is None else f" within {max_macs:,.0f} MACs"
-        message = f"{n} architectures cannot be sampled from space {space.name!r}{limit}; valid: 1 to {len(archs)}"
-        raise TooFewError(message, len(archs)) if n > 0 else ValueError(message)
+        raise TooFewError(n, f"space {space.name!r}{limit}", len(archs))
     points = _points(space, archs)
     chosen = [int(rng.integers(len(archs)))]
     nearest = _distances(points, chosen[0])

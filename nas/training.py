@@ -194,9 +194,9 @@ def _new_trainer(
     for concern in balance.concerns(images):
         log.warning(concern)
     network = source.build(images.in_channels, images.image_size, images.num_classes)
-    for name, value in (("sampler", "pool_weighted"), ("max_pooling", "shared")):
-        if getattr(config, name) == value and not network.num_pools:
-            log.warning("%s %s has no effect: space %r places no pools", name, value, network.name)
+    if not network.num_pools:
+        for setting in config.about_pools():
+            log.warning("%s has no effect: space %r places no pools", setting, network.name)
     return _trainer(network, images, config, {"folder": _absolute(init_from)} if init_from else None, device, ranks)
 
 
@@ -259,10 +259,11 @@ def check_resumed(
     recipe: Mapping[str, Any],
 ) -> None:
     """Refuses settings that are given again and differ from the run's."""
-    started = asdict(run.data) | asdict(run.recipe) | {"data": run.data.spec}
+    begun = asdict(run.recipe)
+    if unknown := recipe.keys() - begun.keys():
+        raise TypeError(f"unknown setting {min(unknown)!r}; valid: {', '.join(begun)}")
+    started = asdict(run.data) | begun | {"data": run.data.spec}
     started["init_from"] = run.init_from["folder"] if run.init_from else None
-    if unknown := recipe.keys() - asdict(run.recipe).keys():
-        raise TypeError(f"unknown setting {min(unknown)!r}; valid: {', '.join(asdict(run.recipe))}")
     given = {"data": data and DataOptions(data).spec, **options, **recipe}
     if given.get("init_from"):
         given["init_from"] = _absolute(given["init_from"])

@@ -113,16 +113,13 @@ def sample_of(space: NetworkSpace, archs: int | None, seed: int, max_macs: float
     try:
         return spread_sample(space, archs or DEFAULT_ARCHS, seed, max_macs)
     except TooFewError as error:
-        found, limit = error.available, "" if max_macs is None else f" within {max_macs:,.0f} MACs"
+        where, found = error.where, error.available
         if found < LEAST_PAIRS:
             raise ValueError(
-                f"space {space.name!r} has {found} architecture{'s' * (found != 1)}{limit}; "
-                f"trust needs {LEAST_PAIRS} to compare"
+                f"{where} has {found} architecture{'s' * (found != 1)}; trust needs {LEAST_PAIRS} to compare"
             ) from None
         if archs is not None:
-            raise ValueError(
-                f"archs is {archs}; valid in space {space.name!r}{limit}: {LEAST_PAIRS} to {found}"
-            ) from None
+            raise ValueError(f"archs is {archs}; valid in {where}: {LEAST_PAIRS} to {found}") from None
         return spread_sample(space, found, seed, max_macs)
 
 

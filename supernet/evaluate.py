@@ -66,12 +66,15 @@ def calibration_batches(images: Tensor) -> tuple[Tensor, ...]:
 class NotFiniteError(ValueError):
     """A network computes no finite numbers."""
 
+    def __init__(self, message: str = "the network's logits are not finite") -> None:
+        super().__init__(message)
+
 
 def count_correct(subnet: Subnet, split: Split, mean: Channels, std: Channels) -> int:
     """Images of `split` whose highest logit is the label's. Raises NotFiniteError when a logit is not finite."""
     logits = predict(subnet, split.images, mean, std)
     if not torch.isfinite(logits).all():
-        raise NotFiniteError("the network's logits are not finite")
+        raise NotFiniteError
     return int((logits.argmax(1) == split.labels.cpu()).sum())
 
 

@@ -126,7 +126,7 @@ class _Tally:
     def add(self, batch: int, labels: Tensor, node: Node, logits: Tensor) -> None:
         """Counts the answers of the subnets that end in `node`: logits [n, classes], labels [n]."""
         if not torch.isfinite(logits).all():
-            raise NotFiniteError("the network's logits are not finite")
+            raise NotFiniteError
         top = logits.topk(2)
         nearest = (top.values[:, 0] - top.values[:, 1]).min()
         self.correct[node.leaves, batch] += (top.indices[:, 0] == labels).sum().cpu()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from search_spaces.plan import Plan
 from supernet.data import ImageData, Split
-from supernet.evaluate import count_correct, readonly, recalibrate
+from supernet.evaluate import NotFiniteError, count_correct, readonly, recalibrate
 from supernet.recipe import TrainConfig
 from supernet.standalone import train_alone
 from supernet.subnet import Subnet
@@ -95,7 +95,7 @@ def fine_tune(
     def score(subnet: Subnet) -> None:
         try:
             result = scored(subnet, data)
-        except ValueError as error:
+        except NotFiniteError as error:
             raise TrainingError(str(error)) from None
         on_epoch(*result)
 

@@ -159,6 +159,11 @@ class TrainConfig:
         """Whether there are steps that train the largest subnet as such, and not only when it is drawn."""
         return STEP_PLANS[self.step_plan].teaches or self.schedule != "none"
 
+    def about_pools(self) -> list[str]:
+        """The settings, by name and value, that do nothing in a space that places no pools."""
+        pooled = {"sampler": SAMPLERS[self.sampler].places_pools, "max_pooling": self.max_pooling == "shared"}
+        return [f"{name} {getattr(self, name)}" for name, is_pooled in pooled.items() if is_pooled]
+
     @property
     def loss(self) -> str:
         """The distillation that `distillation` stands for."""

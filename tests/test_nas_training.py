@@ -213,7 +213,9 @@ def test_what_is_about_pools_warns_where_there_are_none(nas, tmp_path, caplog):
         "{name: flat, num_pools: 0, stages: [{depths: [1], widths: [4], kernels: [1, 3]}]}"
     )
     options = ["--space", tmp_path / "flat.yaml", "--data", "digits", "--epochs", 1, "-o", tmp_path / "run"]
-    assert nas("train", *options, "--step-plan", "sandwich", "--recipe", "max_pooling=shared")[0] == 0
+    pooled = ["--step-plan", "sandwich", "--recipe", "max_pooling=shared", "--sampler", "pool_weighted"]
+    assert nas("train", *options, *pooled)[0] == 0
     assert [r.getMessage() for r in caplog.records if "no effect" in r.getMessage()] == [
-        "max_pooling shared has no effect: space 'flat' places no pools"
+        f"{setting} has no effect: space 'flat' places no pools"
+        for setting in ("sampler pool_weighted", "max_pooling shared")
     ]

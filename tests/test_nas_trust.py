@@ -228,8 +228,8 @@ def test_the_default_does_not_exceed_what_there_is():
         (3, None, "archs is 3; valid: at least 4"),
         (5000, None, r"archs is 5000; valid in space 'digits': 4 to 1080"),
         (12, 538_080, "archs is 12; valid in space 'digits' within 538,080 MACs: 4 to 8"),
-        (12, 443_712, "space 'digits' has 3 architectures within 443,712 MACs; trust needs 4 to compare"),
-        (None, 443_712, "space 'digits' has 3 architectures within 443,712 MACs; trust needs 4 to compare"),
+        (12, 443_712, "space 'digits' within 443,712 MACs has 3 architectures; trust needs 4 to compare"),
+        (None, 443_712, "space 'digits' within 443,712 MACs has 3 architectures; trust needs 4 to compare"),
     ],
 )
 def test_a_number_that_is_named_as_valid_is(archs, max_macs, message):

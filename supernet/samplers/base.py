@@ -32,8 +32,10 @@ class Sampler(ABC):
     The draws are a function of (seed, step, index) and of the answers of the probes, so ranks that hear the same
     answers agree, and a run that resumes from `state` repeats the uninterrupted one.
 
-    space: where the architectures come from. seed: of the run.
+    space: where the architectures come from. seed: of the run. places_pools: whether all that it does is about pools.
     """
+
+    places_pools = False
 
     def __init__(self, space: NetworkSpace, seed: int) -> None:
         self.space, self.seed = space, seed

@@ -19,6 +19,8 @@ class PoolWeighted(Sampler):
     mostly wide and deep ones for it. Without pooling positions this is `uniform`.
     """
 
+    places_pools = True
+
     def draw(self, rng: np.random.Generator, probes: Probes) -> Arch:
         """One architecture."""
         arch = self.space.sample(rng)
