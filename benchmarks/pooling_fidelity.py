@@ -31,7 +31,7 @@ from nas.terminal import stderr
 from nas.training import load_trained, train
 from search_spaces import catalog, cost
 from search_spaces.arch import Arch
-from supernet.evaluate import SupernetEvaluator
+from supernet.fast import FastEvaluator
 
 SPACE = catalog.get("resnet20_pooling")
 RECIPE = {
@@ -102,7 +102,7 @@ def measure(folder: Path, data: str, recipe: dict, archs: list[Arch], true: np.n
 
 def score(run: Run, archs: list[Arch], split: str) -> np.ndarray:
     supernet, _, data = load_trained(run)
-    evaluator = SupernetEvaluator(supernet, data.calibration.images, getattr(data, split), data.mean, data.std)
+    evaluator = FastEvaluator(supernet, data.calibration.images, getattr(data, split), data.mean, data.std)
     return np.array([metrics["top1"] for metrics in evaluator.evaluate(archs)])
 
 
