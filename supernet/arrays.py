@@ -15,6 +15,7 @@ from supernet.folders import few
 CHANNELS = (1, 3, 4)
 PAIRS = ("x_train", "y_train", "x_test", "y_test")
 SINGLE = ("images", "labels")
+OPTIONS = ("classes", "flip")  # may be there, too
 
 
 def array_names(found: Mapping[str, Any] | set[str]) -> tuple[str, ...]:
@@ -22,9 +23,7 @@ def array_names(found: Mapping[str, Any] | set[str]) -> tuple[str, ...]:
     return next((names for names in (PAIRS, SINGLE) if set(names) <= set(found)), ())
 
 
-def raw_from_arrays(
-    where: str, arrays: Mapping[str, np.ndarray], classes: tuple[str, ...] | None = None, flip: bool | None = None
-) -> RawData:
+def raw_from_arrays(where: str, arrays: Mapping[str, np.ndarray], classes: Any = None, flip: Any = None) -> RawData:
     """The data set that these arrays are.
 
     Args:
@@ -32,12 +31,13 @@ def raw_from_arrays(
         arrays: ``x_train``, ``y_train``, ``x_test``, ``y_test``, or ``images`` and ``labels``, of which a fixed fifth
             becomes the test set. Images are uint8 [N, H, H], [N, H, H, C] or [N, C, H, H] with C of 1, 3 or 4, labels
             integers [N] from 0, each of which has training images.
-        classes: their names; the numbers by default.
-        flip: whether a mirrored image is still one of its class; by default where there are three channels.
+        classes: a list of their names; the numbers by default.
+        flip: a bool, whether a mirrored image is still one of its class; by default where there are three channels.
 
     Raises:
         DataError: names the array and what it should be.
     """
+    classes, flip = _classes(where, classes), _flip(where, flip)
     images, labels = SINGLE if SINGLE[0] in arrays else PAIRS[:2]
     train_images, train_labels = _split(where, arrays, images, labels)
     seen = train_labels.unique()
@@ -64,6 +64,23 @@ def raw_from_arrays(
     if not bool(torch.isin(test_labels, torch.arange(len(classes))).all()):
         raise DataError(f"{where}: y_test has {few(test_labels.unique().tolist())}, outside 0 to {len(classes) - 1}")
     return RawData(train_images, train_labels, test_images, test_labels, classes, flip, skipped=0)
+
+
+def _classes(where: str, names: Any) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    valid = "a list of two or more different names"
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name for name in names):
+        raise DataError(f"{where}: classes is {names!r}; valid: {valid}")
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise DataError(f"{where}: classes has {few(names) or 'none'}; valid: {valid}")
+    return tuple(names)
+
+
+def _flip(where: str, flip: Any) -> bool | None:
+    if flip is not None and not isinstance(flip, bool):
+        raise DataError(f"{where}: flip is {flip!r}; valid: True, False")
+    return flip
 
 
 def _split(where: str, arrays: Mapping[str, np.ndarray], image_key: str, label_key: str) -> tuple[Tensor, Tensor]:

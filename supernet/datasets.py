@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from supernet.arrays import PAIRS, SINGLE, array_names, raw_from_arrays
+from supernet.arrays import OPTIONS, PAIRS, SINGLE, array_names, raw_from_arrays
 from supernet.callables import USAGE, is_function
 from supernet.data import DataError, RawData, hold_out_test
 from supernet.folders import ReadOptions, few, read_folder
@@ -114,21 +114,24 @@ def _npz(argument: str, options: ReadOptions) -> RawData:
     if not argument:
         raise DataError("npz needs a file: npz:FILE")
     path = Path(argument).expanduser()
-    return raw_from_arrays(str(path), _read_npz(path))
+    arrays, said = _read_npz(path)
+    return raw_from_arrays(str(path), arrays, **said)
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
+def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays of images and labels, and what else says something of them, as Python's own types."""
     if not path.is_file():
         raise DataError(f"no such file: {path}")
     try:
         with np.load(path, allow_pickle=False) as archive:
             found = sorted(archive.files)
             arrays = {name: np.asarray(archive[name]) for name in array_names(set(found))}
+            said = {name: archive[name].tolist() for name in OPTIONS if name in found}
     except Exception as error:  # numpy and zipfile raise nearly anything on bad bytes
         raise DataError(f"{path} is not a readable .npz file of plain arrays ({error})") from error
     if not arrays:
         raise DataError(f"{path} needs {', '.join(PAIRS)}, or {', '.join(SINGLE)}; it has {few(found) or 'none'}")
-    return arrays
+    return arrays, said
 
 
 DATASETS: dict[str, DataSet] = {

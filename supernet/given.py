@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from supernet.arrays import PAIRS, SINGLE, array_names, raw_from_arrays
+from supernet.arrays import OPTIONS, PAIRS, SINGLE, array_names, raw_from_arrays
 from supernet.callables import FunctionError, call, load_function
 from supernet.data import DataError, RawData
 from supernet.folders import few
@@ -33,10 +33,10 @@ def read_function(spec: str) -> RawData:
     names = array_names(set(returned))
     if not names:
         raise DataError(f"{spec} returned {few(returned) or 'nothing'}; {_VALID}")
-    if other := [name for name in returned if name not in (*names, "classes", "flip")]:
+    if other := [name for name in returned if name not in (*names, *OPTIONS)]:
         raise DataError(f"{spec} returned {other[0]!r} beside {', '.join(names)}; {_VALID}")
     arrays = {name: _array(spec, name, returned[name]) for name in names}
-    return raw_from_arrays(spec, arrays, _classes(spec, returned.get("classes")), _flip(spec, returned.get("flip")))
+    return raw_from_arrays(spec, arrays, **{key: returned.get(key) for key in OPTIONS})
 
 
 def _array(spec: str, name: str, value: Any) -> np.ndarray:
@@ -44,20 +44,3 @@ def _array(spec: str, name: str, value: Any) -> np.ndarray:
         return np.asarray(value)
     except Exception as error:  # lists of unequal lengths, tensors on a GPU, …
         raise DataError(f"{spec}: {name} is a {type(value).__name__} that numpy makes no array of ({error})") from error
-
-
-def _classes(spec: str, names: Any) -> tuple[str, ...] | None:
-    if names is None:
-        return None
-    valid = "a list of two or more different names"
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name for name in names):
-        raise DataError(f"{spec}: classes is {names!r}; valid: {valid}")
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise DataError(f"{spec}: classes has {few(names) or 'none'}; valid: {valid}")
-    return tuple(names)
-
-
-def _flip(spec: str, flip: Any) -> bool | None:
-    if flip is not None and not isinstance(flip, bool):
-        raise DataError(f"{spec}: flip is {flip!r}; valid: True, False")
-    return flip

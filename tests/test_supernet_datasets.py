@@ -202,6 +202,11 @@ def test_npz_without_a_test_set_gets_the_fixed_split(tmp_path: Path) -> None:
     assert torch.bincount(raw.train_labels).tolist() == [8, 8]
 
 
+def test_npz_names_its_classes_and_says_whether_images_may_be_mirrored(tmp_path: Path) -> None:
+    raw = load(save_npz(tmp_path / "set.npz", classes=np.array(["cat", "dog"]), flip=np.array(False)))
+    assert (raw.classes, raw.flip) == (("cat", "dog"), False)
+
+
 LABELS = np.arange(20) % 2
 
 
@@ -224,6 +229,11 @@ LABELS = np.arange(20) % 2
         ({"y_train": np.full(20, 2**64 - 1, np.uint64)}, "y_train must use every label"),
         ({"y_test": np.array([0, 1, 2, 9])}, "y_test has 0, 1, 2, 9, outside 0 to 1"),
         ({"y_test": LABELS[:4].astype(bool)}, "y_test must be integers, not bool"),
+        ({"classes": np.array(["cat", "cat"])}, "classes has cat, cat; valid: .*different names"),
+        ({"classes": np.arange(2)}, r"classes is \[0, 1\]; valid: a list of two or more different names"),
+        ({"classes": np.array(["cat", "dog"])[:, None]}, "valid: a list of two or more different names"),
+        ({"classes": np.array(["cat", "dog", "eel"])}, "y_train has no image of the classes eel"),
+        ({"flip": np.array(1)}, "flip is 1; valid: True, False"),
     ],
 )
 def test_bad_npz_arrays(tmp_path: Path, changed: dict[str, np.ndarray], message: str) -> None:
