@@ -216,6 +216,7 @@ def _trainer(
     from supernet.teacher import load_teacher
     from supernet.train import Trainer
 
+    _check_memory(space, config.members)
     teacher = load_teacher(config.teacher, images) if config.teacher else None
     torch.manual_seed(config.seed)  # the initial weights
     weights, start = make_supernet(space, config.members), None
@@ -225,6 +226,26 @@ def _trainer(
             raise RunError(f"the model in {start['folder']} is no longer the one that the run was to start from")
         log.info("the weights start from %s; its classifier is %s", start["folder"], start["classifier"])
     return Trainer(weights, images, config, device, teacher, ranks), start
+
+
+def _check_memory(space: NetworkSpace, members: int) -> None:
+    """Raises ValueError when weights and gradients alone take more than the machine's memory.
+
+    A zero too many in a space is then said at once, where it would otherwise swap for minutes and be killed.
+    """
+    import torch
+
+    from supernet.mixture import make_supernet
+
+    with torch.device("meta"):
+        weights = make_supernet(space, members)
+    needed = 2 * sum(weight.nbytes for weight in weights.parameters())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise ValueError(
+            f"space {space.name!r} needs {needed / 2**30:,.0f} GiB for its weights and their gradients; this "
+            f"machine has {memory / 2**30:,.0f} GiB: fewer or narrower blocks, or fewer members, would fit"
+        )
 
 
 def _absolute(path: str | Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -219,3 +220,13 @@ def test_what_is_about_pools_warns_where_there_are_none(nas, tmp_path, caplog):
         f"{setting} has no effect: space 'flat' places no pools"
         for setting in ("sampler pool_weighted", "max_pooling shared")
     ]
+
+
+def test_a_space_beyond_the_memory_of_the_machine_is_refused_before_the_run_is_made(nas, tmp_path):
+    (tmp_path / "vast.yaml").write_text(
+        "{name: vast, num_pools: 0, stages: [{depths: [64], widths: [65536], kernels: [3]}]}"
+    )
+    code, _, err = nas("train", "--space", tmp_path / "vast.yaml", "--data", "digits", "-o", tmp_path / "run")
+    assert code == 2
+    assert re.search(r"error: space 'vast' needs 36,8\d\d GiB for its weights and their gradients; .* has \d+ GiB", err)
+    assert not (tmp_path / "run").exists()
