@@ -12,7 +12,7 @@ from supernet.callables import FunctionError, call, load_function
 from supernet.data import DataError, RawData
 from supernet.folders import few
 
-_VALID = f"valid: {', '.join(PAIRS)}, or {', '.join(SINGLE)}; and, if wanted, classes and flip"
+_VALID = f"valid: {', '.join(PAIRS)}, or {', '.join(SINGLE)}; and, if wanted, {' and '.join(OPTIONS)}"
 
 
 def read_function(spec: str) -> RawData:
