@@ -49,7 +49,8 @@ class TrainConfig:
     label_smoothing: wherever labels are learnt. mixup: alpha of the mixing ratio's Beta distribution; 0 mixes nothing.
     dropout, drop_connect: probabilities, the latter of the last block and growing linearly with depth; on the
     largest subnet alone where `regularize_biggest_only`, which then must be trained as such.
-    ema: decay of the averaged weights that are validated and searched; 0 searches the trained ones themselves.
+    ema: decay of the averaged weights that are validated and searched, less in the first steps (`optim.make_average`);
+    0 searches the trained ones themselves.
     """
 
     epochs: int = 100

@@ -95,14 +95,15 @@ def test_the_average_is_what_is_searched_and_the_trained_weights_are_kept(data, 
     assert not torch.equal(weight, average)
 
 
-def test_an_average_follows_its_formula(data):
-    trainer = new_trainer(data, replace(CONFIG, ema=0.75))
+@pytest.mark.parametrize(("ema", "kept"), [(0.25, (2 / 11, 0.25, 0.25)), (0.999, (2 / 11, 3 / 12, 4 / 13))])
+def test_an_average_follows_its_formula(data, ema, kept):
+    trainer = new_trainer(data, replace(CONFIG, ema=ema))
     batches = train_batches(trainer.data, 128, CONFIG.seed, 0)
     expected = None
-    for _, images, labels in itertools.islice(batches, 3):
+    for step, (_, images, labels) in enumerate(itertools.islice(batches, 4)):
         trainer.train_step(images, labels)
         weight = trainer.supernet.head.fc.weight.detach().clone()
-        expected = weight if expected is None else 0.75 * expected + 0.25 * weight
+        expected = torch.lerp(weight, expected, kept[step - 1]) if step else weight
     torch.testing.assert_close(trainer.average.module.head.fc.weight, expected)
 
 
