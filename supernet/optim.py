@@ -49,7 +49,8 @@ def make_average(model: nn.Module, config: TrainConfig) -> AveragedModel | None:
         return None
 
     def update(averaged: Tensors, current: Tensors, updates: Tensor | int) -> None:
-        kept = min(config.ema, (1 + int(updates)) / (10 + int(updates)))
+        n = int(updates)
+        kept = min(config.ema, (1 + n) / (10 + n))
         get_ema_multi_avg_fn(kept)(averaged, current, updates)
 
     return AveragedModel(model, multi_avg_fn=update)
