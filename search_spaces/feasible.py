@@ -26,15 +26,21 @@ class InfeasibleLimitsError(ValueError):
 
     limits: as given. nearest: the reachable value of each limited metric, from the closest architecture found.
     alone: the value nearest to each limit when the others are left out, where there are others.
+    proven: whether every architecture was looked at, so that there is none.
     """
 
     def __init__(
-        self, limits: Mapping[str, Limit], nearest: Mapping[str, float], alone: Mapping[str, float] | None = None
+        self,
+        limits: Mapping[str, Limit],
+        nearest: Mapping[str, float],
+        alone: Mapping[str, float] | None = None,
+        proven: bool = False,
     ) -> None:
-        self.limits, self.nearest, self.alone = dict(limits), dict(nearest), dict(alone or {})
+        self.limits, self.nearest, self.alone, self.proven = dict(limits), dict(nearest), dict(alone or {}), proven
         parts = [self._part(name, limit) for name, limit in self.limits.items() if name in self.nearest]
         together = " together" if len(parts) > 1 else ""
-        super().__init__(f"no architecture meets the limits{together}: {', '.join(parts)}")
+        found = "no architecture meets" if proven else "no architecture was found that meets"
+        super().__init__(f"{found} the limits{together}: {', '.join(parts)}")
 
     def _part(self, name: str, limit: Limit) -> str:
         nearest = self.nearest[name]
@@ -70,16 +76,21 @@ def sample_feasible(
             return archs[int(excesses.argmin())]
     starts = [*(archs[i] for i in np.argsort(excesses, kind="stable")[:_STARTS]), space.smallest(), space.largest()]
     candidates = _approach(space, starts, limits, cost, rng)
-    if exhaustive and space.size() <= ENUMERABLE:
+    listed = exhaustive and space.size() <= ENUMERABLE
+    if listed:
         candidates = itertools.chain(candidates, _listed(space, limits, cost))
     arch, least = _closest(candidates)
     if least > 0:
-        raise InfeasibleLimitsError(limits, {name: float(value[0]) for name, value in cost([arch]).items()})
+        nearest = {name: float(value[0]) for name, value in cost([arch]).items()}
+        raise InfeasibleLimitsError(limits, nearest, proven=listed)
     return arch
 
 
 def preflight(space: Space[Any], limits: Mapping[str, Limit], cost: BatchCost | None) -> None:
-    """Raises InfeasibleLimitsError, with the nearest reachable values, when no architecture meets the limits."""
+    """Raises InfeasibleLimitsError, with the nearest values found, when no architecture is found within the limits.
+
+    In a space of at most `ENUMERABLE` architectures there then is none; in a larger one narrow limits may hide some.
+    """
     if cost is None or not limits:
         return
     if excess(cost, [space.smallest(), space.largest()], limits).min() == 0:
@@ -111,7 +122,7 @@ def _preflight_listed(space: Space[Any], limits: Mapping[str, Limit], cost: Batc
         return
     nearest = {name: float(values[closest]) for name, values in known.items()}
     alone = {name: float(known[name][column.argmin()]) for name, column in zip(limits, beyond.T) if column.min() > 0}
-    raise InfeasibleLimitsError(limits, nearest, alone if len(limits) > 1 else None) from None
+    raise InfeasibleLimitsError(limits, nearest, alone if len(limits) > 1 else None, proven=True) from None
 
 
 def excess(cost: BatchCost, archs: Sequence[Any], limits: Mapping[str, Limit]) -> np.ndarray:

@@ -78,3 +78,5 @@ DISTILLATIONS: dict[str, Distillation] = {
     "ce_kd": _ce_kd,
     "none": _none,
 }
+
+LABELLESS = ("soft_ce", "adaptive_alpha")  # a taught subnet learns nothing from labels

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -38,8 +40,9 @@ def fit(trainer: Trainer, checkpoint_path: Path, metrics_path: Path, hooks: Hook
 
     metrics_path: JSON lines, one record every few steps and one an epoch; records after the trainer's current step
     (written before a crash) are removed first, so that a resumed run's file has no step twice.
-    A loss that is not finite or jumps towards chance takes the run back to the end of the epoch before, with half the
-    learning rate from there on; this is recorded. Raises TrainingError when it happens for the fourth time.
+    A loss that is not finite or jumps towards chance takes the run back to the end of the last epoch that ended without
+    a rise, with half the learning rate from there on, and if it happens again from there, to the one before; this is
+    recorded. Raises TrainingError when it happens for the fourth time.
     In distributed training every rank calls it, rank 0 alone writes and records, and a request to stop that reaches
     any rank stops all. Raises RankError when the ranks do not train the same supernet on the same images.
     """
@@ -47,7 +50,7 @@ def fit(trainer: Trainer, checkpoint_path: Path, metrics_path: Path, hooks: Hook
 
 
 class _Fit:
-    """The state of one `fit`. `good` is the state at the end of the last epoch, where a rollback goes."""
+    """The state of one `fit`. `good` is the state at the end of the last calm epoch, where a rollback goes."""
 
     def __init__(self, trainer: Trainer, path: Path, metrics: Path, hooks: Hooks) -> None:
         self.trainer, self.path, self.metrics, self.hooks = trainer, path, metrics, hooks
@@ -58,7 +61,7 @@ class _Fit:
     def run(self) -> bool:
         trainer = self.trainer
         if self.main:
-            _truncate_records(self.metrics, trainer.step)
+            _truncate_records(self.metrics, trainer)
             if trainer.step == 0 or not checkpoint.exists(self.good):
                 trainer.save(self.good)
         done = True
@@ -100,7 +103,8 @@ class _Fit:
         if self.main:
             try:
                 self._record({"step": trainer.step, "epoch": epoch + 1, **trainer.validate()})
-                trainer.save(self.good)
+                if trainer.spikes.is_calm():  # a collapse takes some steps to tell from noise
+                    trainer.save(self.good)
             except SpikeError as error:
                 broken = error
         if trainer.ranks.any(broken is not None):
@@ -116,12 +120,23 @@ class _Fit:
                 f"{error}, for the fourth time after {MOST_ROLLBACKS} rollbacks; "
                 f"start a new run with a lower lr than {self.trainer.config.lr}"
             ) from error
-        self.trainer.restore(self.good)
-        self.trainer.rollbacks = rollbacks
+        self._restore_good(self.trainer.rolled_back_to)
+        self.trainer.rollbacks, self.trainer.rolled_back_to = rollbacks, self.trainer.step
         self._save()
         if self.main:
-            _truncate_records(self.metrics, self.trainer.step)
+            _truncate_records(self.metrics, self.trainer)
         self._record({"step": self.trainer.step, "rollback": rollbacks, "reason": str(error)})
+
+    def _restore_good(self, tried: int) -> None:
+        """Takes up the last good state, or the one before where that, of step `tried`, has led to a spike already."""
+        trainer, before = self.trainer, checkpoint.previous(self.good)
+        trainer.restore(self.good)
+        if trainer.step != tried or trainer.ranks.any(self.main and not before.exists()):
+            return
+        if self.main:
+            os.replace(before, self.good)
+        trainer.ranks.wait()  # until the file is there for all
+        trainer.restore(self.good)
 
     def _save(self) -> None:
         if self.main:
@@ -142,12 +157,14 @@ def _step_record(trainer: Trainer, epoch: int, metrics: Mapping[str, Tensor], sp
     return {"step": trainer.step, "epoch": epoch + 1, "lr": lr, **values, "images_per_s": round(speed, 1)}
 
 
-def _truncate_records(path: Path, step: int) -> None:
+def _truncate_records(path: Path, trainer: Trainer) -> None:
+    """Drops what comes after the trainer's step, but no rollback of its: a later one may have gone further back."""
     if not path.exists():
         return
     kept = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with suppress(ValueError, KeyError, TypeError):  # a line torn by a crash is no record
-            if json.loads(line)["step"] <= step:
+            record = json.loads(line)
+            if record["step"] <= trainer.step or record.get("rollback", math.inf) <= trainer.rollbacks:
                 kept.append(line + "\n")
     path.write_text("".join(kept), encoding="utf-8")

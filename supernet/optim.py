@@ -82,7 +82,7 @@ def _sgd(groups: list[dict[str, Any]], config: TrainConfig) -> Optimizer:
 
 
 def _adamw(groups: list[dict[str, Any]], config: TrainConfig) -> Optimizer:
-    return AdamW(groups, lr=config.lr, betas=(config.momentum, 0.999))
+    return AdamW(groups, lr=config.lr, betas=(float(config.momentum), 0.999))
 
 
 OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], TrainConfig], Optimizer]] = {"sgd": _sgd, "adamw": _adamw}

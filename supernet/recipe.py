@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass, fields
 
-from supernet.distill import DISTILLATIONS
+from supernet.distill import DISTILLATIONS, LABELLESS
 from supernet.samplers import SAMPLERS
 from supernet.shrink import SCHEDULES
 from supernet.steps import STEP_PLANS
@@ -132,6 +132,14 @@ class TrainConfig:
                 )
         if self.teacher and self.loss == "none":
             raise ValueError(f"teacher {self.teacher!r} has no effect with distillation 'none': leave one of them out")
+        smoothing = self.label_smoothing
+        if self.teacher and self.loss in LABELLESS and smoothing not in (0, defaults["label_smoothing"]):
+            raise ValueError(
+                f"label_smoothing {smoothing} has no effect: with a teacher and distillation {self.loss!r} no subnet "
+                "learns from labels; leave it out, or set distillation 'ce_kd'"
+            )
+        if not self.num_random and self.max_pooling != "shared" and self.sampler != defaults["sampler"]:
+            raise ValueError(f"sampler {self.sampler!r} has no effect with num_random 0: leave one of them out")
         if not self.num_random and not plan.teaches:
             raise ValueError(f"step plan {self.step_plan!r} needs num_random of at least 1")
         if plan.parts == "batch" and self.batch_size % self.num_random:

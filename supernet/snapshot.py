@@ -36,6 +36,7 @@ def save(trainer: Trainer, path: Path) -> None:
         "step": trainer.step,
         "total_steps": trainer.total_steps,
         "rollbacks": trainer.rollbacks,
+        "rolled_back_to": trainer.rolled_back_to,
         "averaged": int(trainer.average.n_averaged) if trainer.average else 0,
         "spikes": asdict(trainer.spikes),
         "weights_hash": checkpoint.weights_hash(ready),
@@ -59,6 +60,7 @@ def restore(trainer: Trainer, path: Path) -> None:
     _load_optimizer_state(trainer, tensors)
     trainer.step = int(state["step"])
     trainer.rollbacks = int(state["rollbacks"])
+    trainer.rolled_back_to = int(state.get("rolled_back_to", -1))  # not in runs of older versions
     trainer.spikes = SpikeDetector(**state["spikes"])
     trainer.sampler = trainer.sampler_of(trainer.schedule.phase(max(trainer.step - 1, 0)).space)
     trainer.sampler.load({name: t.numpy() for name, t in checkpoint.select(tensors, "sampler").items()})

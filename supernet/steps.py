@@ -112,7 +112,8 @@ def strict_fair(context: StepContext) -> list[StepSubnet]:
     """As many subnets as a gene has choices at most, in which every choice gets its turn (FairNAS, Chu et al. 2021).
 
     Every gene deals its choices from shuffled decks that run on through the steps, so after any number of subnets two
-    choices of a gene differ by at most one update; where all genes have equally many, each step trains each once.
+    choices of a gene differ by at most one update, and by two counted from where a schedule opens them, amid a deck;
+    where all genes have equally many, each step trains each once.
     """
     space, seed = context.space, context.seed
     m = max(len(gene.choices) for gene in _free_genes(space))

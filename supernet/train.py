@@ -70,6 +70,7 @@ class Trainer:
         self._fingerprint = fingerprint(data)
         self.step = 0
         self.rollbacks = 0
+        self.rolled_back_to = -1  # the step of the last rollback's state
         self.steps_per_epoch = steps_per_epoch(len(data.train.labels), config.images_per_step)
         self.total_steps = config.epochs * self.steps_per_epoch
         self.plan = STEP_PLANS[config.step_plan]
@@ -236,7 +237,7 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """Top-1 of the largest and the smallest subnet on part of the search-validation split.
 
-        Raises SpikeError where one of them computes no finite numbers.
+        Raises SpikeError where one of them computes no finite numbers, or the largest guesses and did not before.
         """
         calibration = self.data.calibration.images[:VALIDATE_IMAGES]
         split = Split(self.data.validation.images[:VALIDATE_IMAGES], self.data.validation.labels[:VALIDATE_IMAGES])
@@ -250,6 +251,12 @@ class Trainer:
             except NotFiniteError as error:  # the epoch's last step broke what its own loss could not show yet
                 raise SpikeError(f"{error} after step {self.step - 1}, validated in {arch.key}") from error
             scores[f"val_top1_{name}"] = correct / len(split.labels)
+        top1, images = scores["val_top1_max"], len(split.labels)
+        if self.spikes.is_lost(top1, guess=int(split.labels.bincount().max()) / images, images=images):
+            raise SpikeError(
+                f"the largest subnet's top-1 has fallen from {self.spikes.reached:.1%} to {top1:.1%}, that of guessing,"
+                f" after step {self.step - 1}"
+            )
         return scores
 
     # Its state

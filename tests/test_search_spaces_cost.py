@@ -164,6 +164,8 @@ def test_unreachable_limits_name_the_nearest_value(space):
             act()
         assert raised.value.nearest["macs"] == least
         assert "macs ≤" in str(raised.value)
+        assert raised.value.proven == (space.size() <= ENUMERABLE)
+        assert ("no architecture meets" in str(raised.value)) == raised.value.proven, "none found is not none there"
 
 
 def test_limits_that_exclude_each_other_name_both():

@@ -6,8 +6,9 @@ import math
 import re
 
 import pytest
+from torch import nn
 
-from supernet.optim import OPTIMIZERS
+from supernet.optim import OPTIMIZERS, make_optimizer
 from supernet.recipe import OPTIMIZER_NAMES, TrainConfig
 from supernet.train import resolve_device
 
@@ -70,6 +71,8 @@ def test_unknown_names_list_the_valid_ones():
         ({"drop_connect": 0.3}, "drop_connect 0.3 has no effect: .* 'single_path' does not single out"),
         ({"step_plan": "sorted", "dropout": 0.5}, "dropout 0.5 has no effect: .* set regularize_biggest_only to false"),
         ({"teacher": "x", "distillation": "none"}, "teacher 'x' has no effect with distillation 'none'"),
+        ({"teacher": "x", "label_smoothing": 0.4}, "label_smoothing 0.4 has no effect: .* 'soft_ce' no subnet learns"),
+        ({"step_plan": "sandwich", "num_random": 0, "sampler": "best_up"}, "'best_up' has no effect with num_random 0"),
         ({"step_plan": "sorted", "max_pooling": "shared"}, "max_pooling 'shared' has no effect with .* 'sorted'"),
     ],
 )
@@ -80,3 +83,8 @@ def test_parts_that_exclude_each_other_are_refused_with_the_reason(fields, messa
 
 def test_the_recipe_knows_every_optimizer():
     assert set(OPTIMIZER_NAMES) == set(OPTIMIZERS)
+
+
+def test_a_momentum_that_is_a_whole_number_is_one_for_every_optimizer():
+    for name in OPTIMIZERS:
+        make_optimizer(nn.Linear(2, 2).named_parameters(), TrainConfig(optimizer=name, momentum=0))

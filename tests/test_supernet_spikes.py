@@ -51,10 +51,11 @@ def poisoned(trainer, steps, times):
 
 
 def test_a_loss_that_is_not_finite_rolls_back_to_the_epoch_before_at_half_the_rate_and_is_reported(data, tmp_path):
+    """And if it happens again from there, which may have been broken already, to the one before."""
     trainer = poisoned(new_trainer(data), steps=[12], times=2)
     assert train_all(trainer, tmp_path)
     back = [r for r in records(tmp_path) if "rollback" in r]
-    assert [(r["step"], r["rollback"]) for r in back] == [(9, 1), (9, 2)]
+    assert [(r["step"], r["rollback"]) for r in back] == [(9, 1), (0, 2)]
     assert "not finite at step 12" in back[0]["reason"]
     assert "d2-1_w8-8" in back[0]["reason"]
     assert trainer.rollbacks == 2
@@ -82,15 +83,73 @@ def test_the_fourth_spike_stops_the_run_naming_step_and_architectures(data, tmp_
     assert len([r for r in records(tmp_path) if "rollback" in r]) == 3
 
 
-def test_a_rolled_back_run_resumes_as_it_would_have_gone_on(data, tmp_path):
+@pytest.mark.parametrize("later", [[], [16]], ids=["one spike", "another after the resumption"])
+def test_a_rolled_back_run_resumes_as_it_would_have_gone_on(data, tmp_path, later):
     expected, resumed = tmp_path / "expected", tmp_path / "resumed"
-    assert train_all(poisoned(new_trainer(data), [10], 1), expected)
+    assert train_all(poisoned(new_trainer(data), [10, *later], 1), expected)
     assert not train_all(poisoned(new_trainer(data), [10], 1), resumed, stop_at=14)
-    second = new_trainer(data)
+    second = poisoned(new_trainer(data), later, 1)
     second.restore(resumed / "checkpoint.safetensors")
     assert second.rollbacks == 1
     assert train_all(second, resumed)
     assert_same_run(resumed, expected)
+
+
+def broken_once(trainer, step, change):
+    """A trainer whose weights after this step become what `change` makes of them, with nothing left of its momentum."""
+    honest, left = trainer.train_step, [step]
+
+    def train_step(images, labels):
+        metrics = honest(images, labels)
+        if [trainer.step - 1] == left:
+            left.clear()
+            trainer.optimizer.state.clear()
+            with torch.no_grad():
+                for p in trainer.supernet.parameters():
+                    p.copy_(change(p))
+        return metrics
+
+    trainer.train_step = train_step
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("step", "ema"),
+    [(203, 0.0), (205, 0.0), (206, 0.9)],
+    ids=["amid an epoch", "in its last steps", "by its last step"],
+)
+def test_weights_scrambled_once_are_gone_back_from_whenever_it_happens(data, tmp_path, step, ema):
+    """Near the end of an epoch no loss has yet shown it when the state is saved, nor need the averaged weights."""
+    config = replace(CONFIG, epochs=26, lr=0.05, step_plan="single_path", dropout=0.0, ema=ema)
+    torch.manual_seed(0)
+    trainer = broken_once(new_trainer(data, config), step, lambda p: p + torch.randn_like(p) * 3 * p.std(correction=0))
+    assert train_all(trainer, tmp_path)
+    back = [r["step"] for r in records(tmp_path) if "rollback" in r]
+    assert back[-1] == 198
+    top1 = [r["val_top1_max"] for r in records(tmp_path) if "val_top1_max" in r]
+    assert top1[-1] > 0.9 * max(top1)
+    assert len(top1) == 26
+
+
+def test_weights_that_have_died_are_gone_back_from_though_the_loss_has_not_far_to_rise(data, tmp_path):
+    config = replace(CONFIG, epochs=5, batch_size=32, step_plan="single_path")
+    trainer = broken_once(new_trainer(data, config), 150, torch.zeros_like)
+    assert train_all(trainer, tmp_path)
+    (back,) = [r for r in records(tmp_path) if "rollback" in r]
+    assert back["step"] == 144
+    assert "the largest subnet's top-1 has fallen from " in back["reason"]
+    assert "that of guessing, after step 179" in back["reason"]
+
+
+def test_a_validated_top1_is_lost_where_it_is_that_of_guessing_and_was_not():
+    detector = SpikeDetector(math.log(10))
+    assert not detector.is_lost(0.1, guess=0.1, images=1000), "nothing is lost that was never there"
+    assert not detector.is_lost(0.15, guess=0.1, images=1000)
+    assert not detector.is_lost(0.1, guess=0.1, images=1000), "nor what was hardly there"
+    assert not detector.is_lost(0.5, guess=0.1, images=1000)
+    assert not detector.is_lost(0.2, guess=0.1, images=1000)
+    assert detector.is_lost(0.1, guess=0.1, images=1000)
+    assert not any(SpikeDetector(math.log(2)).is_lost(1.0, guess=1.0, images=5) for _ in range(2))
 
 
 def test_a_jump_of_the_loss_towards_chance_is_a_spike_and_noise_is_not():
@@ -100,6 +159,30 @@ def test_a_jump_of_the_loss_towards_chance_is_a_spike_and_noise_is_not():
     collapse = [detector.is_spike(2.3) for _ in range(20)]
     assert any(collapse)
     assert not collapse[0], "a single bad batch is no collapse"
+
+
+@pytest.mark.parametrize("classes", [10, 100, 1000])
+@pytest.mark.parametrize("share", [0.1, 0.45, 0.55, 0.75])
+def test_a_collapse_to_chance_is_found_wherever_it_begins(classes, share):
+    rng, chance = np.random.default_rng(0), math.log(classes)
+    detector = SpikeDetector(chance)
+    assert not any(detector.is_spike(share * chance + 0.1 * rng.standard_normal()) for _ in range(2000))
+    assert detector.is_calm()
+    found = [detector.is_spike(chance) for _ in range(40)]
+    assert any(found)
+    assert not found[0]
+
+
+@pytest.mark.parametrize("level", [0.3, 1.2, 1.9, 2.2, 2.4])
+def test_a_loss_that_scatters_about_a_level_is_no_spike(level):
+    """Of small batches and of subnets of all sizes."""
+    rng = np.random.default_rng(1)
+    detector = SpikeDetector(chance=math.log(10))
+    calm = []
+    for _ in range(50_000):
+        assert not detector.is_spike(level + 0.3 * rng.standard_normal())
+        calm.append(detector.is_calm())
+    assert sum(calm) > 0.95 * len(calm)
 
 
 def test_a_loss_beyond_all_sense_is_a_spike_from_the_tenth_step_on(data, tmp_path):
@@ -125,6 +208,8 @@ def test_what_to_do_about_a_training_that_ended_at_chance():
     assert long.concern(0.1).endswith("start a new run with a lower lr than 0.1")
     assert SpikeDetector(math.log(10), 9.0, 9.0, 8).concern(0.1).endswith("a lower lr than 0.1")
     assert good.concern(0.1) is None
+    dead = SpikeDetector(math.log(10), 2.3024, 2.3024, 900)
+    assert "no better than guessing" in dead.concern(0.1)
 
 
 def test_a_divergence_from_a_confident_teacher_is_no_collapse(data, tmp_path):
