@@ -62,7 +62,7 @@ def train(
     Where torchrun or Ray Train started this process among others, they train together: rank 0 makes the folder, which
     all must see, writes and calls `on_start` and `on_record`.
     """
-    new = None
+    new = saved = None
     if recipe.get("teacher"):
         recipe["teacher"] = _absolute_teacher(recipe["teacher"])
     if not resume and is_main_process():
@@ -83,14 +83,15 @@ def train(
             if resume:
                 options = {"image_size": image_size, "skip_corrupt": skip_corrupt, "init_from": init_from}
                 check_resumed(run, space, data, options, recipe)
-            saved = resume and checkpoint.exists(run.checkpoint)
+            # before its first checkpoint a run has the state it started from, which knows its images
+            states = (run.checkpoint, run.fetch(LAST_GOOD)) if resume else ()
+            saved = next((path for path in states if checkpoint.exists(path)), None)
             trainer, _ = _trainer(
                 run.space, load_data(run, download), run.recipe, None if saved else run.init_from, device, ranks
             )
         with writing(run) if ranks.is_main else nullcontext():
-            if resume and checkpoint.exists(run.checkpoint):
-                run.fetch(LAST_GOOD)
-                trainer.restore(run.checkpoint)
+            if saved:
+                trainer.restore(saved)
             if ranks.is_main:
                 on_start(trainer.step, trainer.total_steps)
             done = fit(trainer, run.checkpoint, run.metrics, Hooks(on_record, should_stop))

@@ -20,6 +20,7 @@ MOST_VALIDATION = 5000  # images; a tenth of the training set where that is less
 MOST_CALIBRATION = 2000
 LEAST_STD = 1e-3  # a channel that never varies must not divide by zero
 STATS_CHUNK = 4096  # images
+FEWEST = 4  # images of a class that is split into test, calibration, validation and training
 TEST_SPLIT_SEED = 20  # fixed: one test set for everybody, whatever seed a run has
 _SPLIT = 0  # spawn key: with those of `supernet.batches`, independent streams of one seed
 
@@ -186,7 +187,16 @@ def _shares(counts: np.ndarray, total: int) -> np.ndarray:
 
 
 def hold_out_test(images: Tensor, labels: Tensor, classes: tuple[str, ...], flip: bool, skipped: int) -> RawData:
-    """The fixed 20% test split of a data set that comes without one."""
+    """The fixed 20% test split of a data set that comes without one.
+
+    Raises DataError: a class has too few images to leave `prepare` what it needs.
+    """
+    counts = np.bincount(labels.numpy(), minlength=len(classes))
+    if counts.min() < FEWEST:
+        raise DataError(
+            f"class {classes[int(counts.argmin())]!r} has {counts.min()} images; without a test set of its own a data "
+            f"set needs at least {FEWEST} a class: to test, to calibrate, to validate and to train"
+        )
     rng = np.random.default_rng(TEST_SPLIT_SEED)
     parts = stratified_split(labels, classes, {"test": len(labels) // 5}, rng)
     train, test = parts["train"], parts["test"]

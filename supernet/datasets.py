@@ -101,13 +101,9 @@ def _torchvision(class_name: str, folder: str, argument: str, options: ReadOptio
             f"no complete {class_name} in {root / folder} ({error}); give the folder that holds {folder}/ "
             "as ROOT, after the data set's name and a colon, or fetch it with --download"
         ) from error
-    return RawData(*_tensors(train), *_tensors(test), classes=tuple(train.classes), flip=True, skipped=0)
-
-
-def _tensors(split: Any) -> tuple[Tensor, Tensor]:
-    images = torch.as_tensor(split.data)
-    images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
-    return images.contiguous(), torch.as_tensor(split.targets, dtype=torch.int64)
+    parts = (train.data, train.targets, test.data, test.targets)
+    arrays = {name: np.asarray(part) for name, part in zip(PAIRS, parts, strict=True)}
+    return raw_from_arrays(f"{class_name} in {root / folder}", arrays, list(train.classes), flip=True)
 
 
 def _npz(argument: str, options: ReadOptions) -> RawData:

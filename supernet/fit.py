@@ -64,6 +64,8 @@ class _Fit:
             _truncate_records(self.metrics, trainer)
             if trainer.step == 0 or not checkpoint.exists(self.good):
                 trainer.save(self.good)
+            if trainer.step > 0 and not checkpoint.exists(self.path):  # killed between the two
+                self._save()
         done = True
         while done and trainer.step < trainer.total_steps:
             trainer.require_agreement()

@@ -70,7 +70,7 @@ def local_batch_norm(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias:
     if training and batch * math.prod(pixels) == 1:
         raise ValueError(
             f"batch norm cannot train on a batch of {batch} image with features of {pixels[0]}x{pixels[1]} pixels: "
-            "one value has no variance; use a batch size of at least 2, or larger images"
+            "one value has no variance; a batch size of at least 2 for every subnet, or larger images, is needed"
         )
     return F.batch_norm(x, mean, var, weight, bias, training=training)
 

@@ -8,6 +8,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nas.export import export_subnet
@@ -176,6 +177,23 @@ def test_a_run_without_a_checkpoint_starts_again_from_the_very_same_model(nas, m
     code, _, err = nas("train", "-o", "run_once", "--resume")
     assert code == 2
     assert f"the model in {model} is no longer the one that the run was to start from" in err
+
+
+def test_a_run_without_a_checkpoint_still_knows_its_images(nas):
+    """By the state that it started from, or that its last epoch ended with."""
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    np.savez("set.npz", images=images, labels=np.arange(60) % 3)
+    assert nas("train", "--space", "digits", "--data", "npz:set.npz", "--epochs", 1, "-o", "early")[0] == 0
+    expected = load_trained(Run.open("early"))[1]["weights_hash"]
+    for file in Path("early").glob("checkpoint*"):
+        file.unlink()
+    shutil.copytree("early", "changed")
+    assert nas("train", "-o", "early", "--resume")[0] == 0
+    assert load_trained(Run.open("early"))[1]["weights_hash"] == expected
+    np.savez("set.npz", images=images, labels=np.arange(60) % 4)
+    code, _, err = nas("train", "-o", "changed", "--resume")
+    assert code == 1
+    assert "the images, labels or splits are not those it was trained on" in err
 
 
 def test_a_model_trained_on_other_classes_gives_its_body(nas, model, tmp_path):

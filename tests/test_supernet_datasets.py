@@ -16,6 +16,7 @@ from images import (
     npz_arrays,
     parts,
     save_fashion_mnist,
+    save_idx,
     save_npz,
     truncate,
 )
@@ -164,6 +165,22 @@ def test_fashion_mnist(tmp_path: Path) -> None:
     assert np.array_equal(raw.test_labels.numpy(), arrays["t10k-labels-idx1"])
     (tmp_path / "FashionMNIST/raw/t10k-images-idx3-ubyte").write_bytes(b"")
     with pytest.raises(DataError, match="FashionMNIST"):
+        load(f"fashion_mnist:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("train-labels-idx1", np.arange(40) % 11, r"y_train has .*10.*valid for 10 classes: 0 to 9"),
+        ("t10k-labels-idx1", np.arange(20) % 11, r"y_test has .*10"),
+        ("train-labels-idx1", np.arange(37) % 10, r"y_train must be \[40\], one label an image, not \[37\]"),
+        ("train-images-idx3", np.zeros((40, 17, 20)), "x_train must be square, not 17 x 20"),
+    ],
+)
+def test_files_in_the_format_of_fashion_mnist_must_fit_together(tmp_path, name, values, message):
+    save_fashion_mnist(tmp_path)
+    save_idx(tmp_path / "FashionMNIST" / "raw" / f"{name}-ubyte", values.astype(np.uint8))
+    with pytest.raises(DataError, match=f"FashionMNIST.*{message}"):
         load(f"fashion_mnist:{tmp_path}")
 
 
