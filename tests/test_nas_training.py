@@ -179,8 +179,9 @@ def test_a_run_without_a_checkpoint_starts_again_from_the_very_same_model(nas, m
     assert f"the model in {model} is no longer the one that the run was to start from" in err
 
 
-def test_a_run_without_a_checkpoint_still_knows_its_images(nas):
+def test_a_run_without_a_checkpoint_still_knows_its_images(nas, tmp_path, monkeypatch):
     """By the state that it started from, or that its last epoch ended with."""
+    monkeypatch.chdir(tmp_path)
     images = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
     np.savez("set.npz", images=images, labels=np.arange(60) % 3)
     assert nas("train", "--space", "digits", "--data", "npz:set.npz", "--epochs", 1, "-o", "early")[0] == 0
