@@ -8,7 +8,7 @@ from dataclasses import dataclass
 FAST, SLOW = 0.9, 0.99
 SETTLE = 100  # steps before the slow average means anything
 JUMP = 0.35  # of ln(classes), the loss at chance
-MOST = 0.75  # of the way from the slow average up to chance: a collapse, however near to chance it began
+MOST = 0.75  # of the way from the slow average up to chance: a collapse, though it began too near for a jump
 LEAST, SIGMAS = 0.15, 4.0  # of chance, and of the fast average's own noise: what such a rise is at least
 FEW = 10  # steps after which the fast average means anything
 NEARLY = 0.995  # of chance: where a dead network's loss stays
