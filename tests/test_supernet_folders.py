@@ -101,24 +101,24 @@ def test_folder_obeys_exif_orientation(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sizes", "expected"),
     [
-        ([(16, 16)] * 4, 16),
-        ([(96, 96)] * 4, 96),
-        ([(97, 97)] * 4, 32),
-        ([(16, 20)] * 4, 32),
-        ([(16, 16), (24, 24)] * 2, 32),
+        ([(16, 16)] * 8, 16),
+        ([(96, 96)] * 8, 96),
+        ([(97, 97)] * 8, 32),
+        ([(16, 20)] * 8, 32),
+        ([(16, 16), (24, 24)] * 4, 32),
     ],
 )
 def test_folder_default_size(tmp_path: Path, sizes: list[tuple[int, int]], expected: int) -> None:
     for index, size in enumerate(sizes):
-        save(tmp_path / "ab"[index // 2] / f"{index}.png", noise(*size))
+        save(tmp_path / "ab"[index // 4] / f"{index}.png", noise(*size))
     assert load(f"folder:{tmp_path}").train_images.shape[1:] == (3, expected, expected)
 
 
 def test_folder_crops_the_centre(tmp_path: Path) -> None:
-    make_folder(tmp_path, each=2)
+    make_folder(tmp_path, each=4)
     wide = np.zeros((16, 48, 3), np.uint8)
     wide[:, 16:32] = noise(16)
-    for index in range(2):
+    for index in range(4):
         save(tmp_path / "cat" / f"{index}.png", wide)
     raw = load(f"folder:{tmp_path}", image_size=16)
     assert np.array_equal(raw.train_images[raw.train_labels == 0][0].numpy(), wide[:, 16:32].transpose(2, 0, 1))
@@ -131,13 +131,13 @@ def test_folder_takes_an_extreme_aspect_ratio(tmp_path: Path) -> None:
 
 
 def test_folder_reads_images_alone(tmp_path: Path) -> None:
-    make_folder(tmp_path, each=2)
+    make_folder(tmp_path, each=4)
     for name in ("cat/notes.txt", "cat/.hidden.png", "cat/.cache/0.png", "dog/labels.pkl", ".git/config", "README.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"not an image")
     save(tmp_path / "cat" / "more" / "0.PNG", noise(16))
     raw = load(f"folder:{tmp_path}")
-    assert torch.bincount(torch.cat([raw.train_labels, raw.test_labels])).tolist() == [3, 2]
+    assert torch.bincount(torch.cat([raw.train_labels, raw.test_labels])).tolist() == [5, 4]
 
 
 @pytest.mark.parametrize("extension", ["png", "jpg", "gif"])

@@ -43,6 +43,7 @@ class SearchFields:
         self._old = clone.identity if clone else None
         self._fields: dict[str, Any] = {}  # by name of the setting
         self._latencies = self._cloned_latencies()  # name of the latency by path of the profile
+        self._choices = 0  # of profiles, counted
 
     def _cloned_latencies(self) -> dict[str, str]:
         wanted = contexts_of(self._old.context) if self._old else {}
@@ -106,10 +107,14 @@ class SearchFields:
             ui.label(text).classes("note-box warn")
 
     async def show_devices(self) -> None:
-        """A latency for each profile that is chosen: to be limited, and as an objective."""
+        """A latency for each profile that is chosen: to be limited, and as an objective; the last choice decides."""
+        self._choices += 1
+        mine = self._choices
         chosen = {path: self._profiles[path] for path in self._fields["profiles"].value or []}
         named = {path: f"{LATENCY}_{p.name}" if len(chosen) > 1 else LATENCY for path, p in chosen.items()}
         ranges = {path: await self._latency_range(profile) for path, profile in chosen.items()}
+        if mine != self._choices:
+            return
         renamed = {metric: named.get(path) for path, metric in self._latencies.items()}
         self._latencies = named
         self._limits.show_latencies(named, ranges)
