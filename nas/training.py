@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from nas.run import DataOptions, Run, RunError, require_new, writing
 from nas.spaces import Source, SpaceSource, resolve
@@ -187,6 +187,7 @@ def _new_trainer(
 ) -> tuple[Trainer, dict[str, Any] | None]:
     """Everything else that settings can make fail, before the run folder is made."""
     from supernet import balance
+    from supernet.streaming import ImageFiles
     from supernet.train import resolve_device
 
     resolve_device(device)
@@ -194,6 +195,9 @@ def _new_trainer(
     log.info("%s: %s", options.spec, balance.summary(images))
     for concern in balance.concerns(images):
         log.warning(concern)
+    if isinstance(files := cast(object, images.test.images), ImageFiles):
+        log.info("reading the %d test images once, which stay in their files: export will need them all", len(files))
+        files.check()
     network = source.build(images.in_channels, images.image_size, images.num_classes)
     if not network.num_pools:
         for setting in config.about_pools():

@@ -77,6 +77,11 @@ class ImageFiles:
             images[number] = torch.from_numpy(_checked(pixels))
         return images
 
+    def check(self) -> None:
+        """Decodes every file once and keeps none. Raises DataError naming the first that cannot be decoded."""
+        for pixels in decode_all([self.path(number) for number in range(len(self))], self.size):
+            _checked(pixels)
+
     def split(self, number: int) -> Iterator[Tensor]:
         """`decoded` in pieces of `number` images, one in memory at a time, as `Tensor.split` gives them."""
         for start in range(0, len(self), number):
@@ -137,7 +142,9 @@ class _Augmented(Dataset):
         try:
             image = open_rgb(path)
         except Exception as error:  # Pillow's decoders raise nearly anything on bad bytes
-            return DataError(f"cannot read image {path} ({error}); repair or remove it, or start with --skip-corrupt")
+            return DataError(
+                f"cannot read image {path} ({error}); train anew, once it is repaired or removed or with --skip-corrupt"
+            )
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the generator that dropout uses
             torch.default_generator.manual_seed(self.seed_of(number))
             return self.transform(image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 from trainings import assert_same_run, train_all
 
+import nas.training
 from supernet import datasets, folders, streaming
 from supernet.batches import train_batches
 from supernet.data import DataError, ImageData, fingerprint, prepare
@@ -143,8 +145,6 @@ def test_a_run_stopped_inside_an_epoch_resumes_bit_for_bit(streamed, tmp_path):
 
 
 def test_the_fingerprint_tells_folders_of_other_files_apart(folder, streamed, monkeypatch, tmp_path):
-    import shutil
-
     copy = shutil.copytree(folder, tmp_path / "copy")
     assert fingerprint(load(copy, monkeypatch)) == fingerprint(streamed)
     train = load(copy, monkeypatch).train.images
@@ -154,8 +154,6 @@ def test_the_fingerprint_tells_folders_of_other_files_apart(folder, streamed, mo
 
 
 def test_a_file_that_cannot_be_decoded_is_named_or_left_out(folder, monkeypatch, tmp_path):
-    import shutil
-
     copy = shutil.copytree(folder, tmp_path / "copy")
     broken = load(copy, monkeypatch).train.images.path(0)
     broken.write_bytes(broken.read_bytes()[:60])
@@ -166,6 +164,15 @@ def test_a_file_that_cannot_be_decoded_is_named_or_left_out(folder, monkeypatch,
     data = load(copy, monkeypatch, skip_corrupt=True)
     assert data.skipped == memory.skipped == 1
     assert torch.equal(data.train.labels, memory.train.labels)
+
+
+def test_a_test_picture_that_cannot_be_decoded_is_named_before_anything_is_trained(folder, monkeypatch, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    broken = load(copy, monkeypatch).test.images.path(3)
+    broken.write_bytes(broken.read_bytes()[:60])
+    with pytest.raises(DataError, match=f"cannot read image {broken}"):
+        nas.training.train("resnet_cifar", f"folder:{copy}", tmp_path / "run", image_size=SIZE, device="cpu")
+    assert not (tmp_path / "run").exists()
 
 
 PEAK = """
