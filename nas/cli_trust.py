@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nas.terminal import drawn, next_step, print_json, quoted, say_stopping, stderr, with_urls
+
+if TYPE_CHECKING:
+    from nas.run import Run
 
 
 def trust(
@@ -52,10 +55,10 @@ def trust(
     tables.print_trust(report)
     if written:
         print(f"picture: {with_urls(str(picture))}")
-    next_step(_advice(run, report, opened.space.size()))
+    next_step(_advice(run, report, opened))
 
 
-def _advice(run: str, report: dict[str, Any], size: int) -> str:
+def _advice(run: str, report: dict[str, Any], opened: Run) -> str:
     """The search by whichever score ranked the sample better, where one of them says more than MACs do, and within the
     sample's limit.
     """
@@ -68,13 +71,14 @@ def _advice(run: str, report: dict[str, Any], size: int) -> str:
             report["calibration"]["leave_pairs_out_kendall"],
         )
     )
+    longer = f"nas train as for {quoted(run)}, with more than --epochs {opened.recipe.epochs} and another -o"
     if report["kendall"]["value"] is None:
         if len({row["standalone"] for row in report["archs"]}) == 1:
             return f"nas trust {quoted(run)} with more --epochs: the networks trained alone cannot be told apart"
-        return f"train the supernet again: its subnets of {quoted(run)} cannot be told apart"
+        return f"{longer}: the subnets cannot be told apart"
     if null >= max(inherited, calibrated):
-        more = f", or nas trust {quoted(run)} with more --archs" if report["n"] < size else ""
-        return f"train the supernet longer{more}: MACs alone rank as well"
+        more = f", or nas trust {quoted(run)} with more --archs" if report["n"] < opened.space.size() else ""
+        return f"{longer}{more}: MACs alone rank as well"
     if calibrated > inherited:
         return f"nas search {quoted(run)} --score calibrated --study-name calibrated{limit}"
     return f"nas search {quoted(run)}{limit} (the calibrated score ranks no better)"

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from nas.trial import Trial
 
 
+_CURVES = "curves"  # the prefix by which tensorboardX finds `_EventFile`
+
+
 def bar(console: Console) -> Progress:
     """A bar with a count, free text, elapsed time and time left; it disappears from logs that are no terminal."""
     return Progress(
@@ -49,9 +52,11 @@ class TrainingProgress:
     def start(self, step: int, total: int) -> None:
         """The run stands at `step` of `total`; nothing is shown or written before this."""
         from tensorboardX import SummaryWriter
+        from tensorboardX.record_writer import register_writer_factory
 
+        register_writer_factory(_CURVES, _EventFile)
         self._task = self._bar.add_task("training", total=total, completed=step, note="")
-        self._writer = SummaryWriter(str(self._tensorboard))
+        self._writer = SummaryWriter(f"{_CURVES}:{self._tensorboard}")
         self._bar.start()
 
     def record(self, values: dict[str, Any]) -> None:
@@ -71,6 +76,37 @@ class TrainingProgress:
         elif not self._quiet:
             scores = f"largest {values['val_top1_max']:.1%}, smallest {values['val_top1_min']:.1%}"
             self._console.print(f"epoch {values['epoch']}: validation top-1 of the {scores}", highlight=False)
+
+
+class _EventFile:
+    """A file for tensorboardX, whose writing thread would die of a full disk and then block the training.
+
+    The first write that fails is the last: every value is in `metrics.jsonl`, which is written first and says it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._file = open(path.removeprefix(f"{_CURVES}:"), "wb", buffering=0)  # noqa: SIM115  `close` does
+        self._full = False
+
+    @classmethod
+    def open(cls, path: str) -> _EventFile:
+        return cls(path)
+
+    @staticmethod
+    def directory_check(path: str) -> None:
+        Path(path.removeprefix(f"{_CURVES}:")).mkdir(parents=True, exist_ok=True)
+
+    def write(self, data: bytes) -> None:
+        try:
+            self._full = self._full or self._file.write(data) < len(data)
+        except OSError:
+            self._full = True
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class SearchProgress:

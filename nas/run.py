@@ -306,14 +306,14 @@ def require_empty(path: Path, advice: str | None) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes indented JSON atomically: readers see the old file or the new one."""
+    """Writes indented JSON atomically: readers see the old file or the new one. Raises OSError naming the file."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
         os.replace(temporary, path)
-    except OSError:
+    except OSError as error:  # which names no file where the disk is full
         temporary.unlink(missing_ok=True)
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def versions() -> dict[str, str]:

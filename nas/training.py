@@ -141,9 +141,14 @@ def load_trained(run: Run) -> tuple[SharedWeights, dict[str, Any], ImageData]:
     Raises CheckpointError for a checkpoint that cannot be read, and RunError for one of another space, or when the
     data set is no longer what it was: its scores would be compared with ones of other images.
     """
+    from supernet import checkpoint
     from supernet.data import fingerprint
     from supernet.train import load_supernet
 
+    if not checkpoint.exists(run.checkpoint):
+        raise checkpoint.CheckpointError(
+            f"{run} has no checkpoint {run.checkpoint}; train it with: nas train -o {shlex.quote(str(run))} --resume"
+        )
     supernet, state = load_supernet(run.checkpoint)
     if supernet.space != run.space:
         raise RunError(f"{run.checkpoint} is a checkpoint of another space ({supernet.space.name!r}, other choices)")

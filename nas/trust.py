@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import json
 import logging
 import math
+import os
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +39,7 @@ log = logging.getLogger(__name__)
 FORMAT = "nas-standalone-1"
 DEFAULT_ARCHS = 12
 MOST_SEED = 2**32
+ROOM = 2**20  # bytes that must be free before a training; a record takes two for eight images
 LONGEST_NAME = 200  # characters of a file's name, of the 255 bytes that file systems take
 
 
@@ -184,6 +188,7 @@ def _train_missing(
     """Which images every architecture gets right alone, bool [images] each; written as soon as they are known."""
     from nas.training import Interrupted
     from supernet.batches import steps_per_epoch
+    from supernet.train import TrainingError
 
     folder = _folder(run, basis)
     folder.mkdir(parents=True, exist_ok=True)
@@ -202,10 +207,20 @@ def _train_missing(
 
     for index, arch in enumerate(sample):
         if found[index] is None:
-            result = alone(arch=arch, on_record=functools.partial(record, index))
+            _require_room(folder)
+            try:
+                result = alone(arch=arch, on_record=functools.partial(record, index))
+            except TrainingError as error:
+                raise TrainingError(f"architecture {index + 1} of {len(sample)}, {arch.key}: {error}") from None
             write_json(_file(folder, arch), result)
             found[index] = _unpacked(result)
     return [correct for correct in found if correct is not None]
+
+
+def _require_room(folder: Path) -> None:
+    """Raises OSError where the record of a training would not fit on the disk: before the training, not after it."""
+    if shutil.disk_usage(folder).free < ROOM:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def _inherited(run: Run, supernet: Any, state: dict[str, Any], data: ImageData, sample: Sequence[Arch]) -> list[float]:
@@ -218,12 +233,12 @@ def _inherited(run: Run, supernet: Any, state: dict[str, Any], data: ImageData, 
     scores = []
     try:
         for arch in sample:
-            metrics = cache.get(arch.key)
-            if metrics is None:
+            known: Mapping[str, float] = cache.get(arch.key) or {}
+            if not 0 <= known.get("top1", -1) <= 1:  # it was never evaluated, or somebody changed the file
                 evaluator = evaluator or spec.build()
-                metrics = dict(evaluator.evaluate([arch])[0])
-                cache.put(arch.key, metrics)
-            scores.append(metrics["top1"])
+                known = evaluator.evaluate([arch])[0]
+                cache.put(arch.key, known)
+            scores.append(known["top1"])
     finally:
         cache.close()
     return scores

@@ -97,9 +97,10 @@ def _torchvision(class_name: str, folder: str, argument: str, options: ReadOptio
     try:
         train, test = (reader(root, train=part, download=options.download) for part in (True, False))
     except (RuntimeError, OSError, ValueError, AssertionError) as error:  # what torchvision raises on bad files
+        reason = str(error) or "its files are damaged"
         raise DataError(
-            f"no complete {class_name} in {root / folder} ({error}); give the folder that holds {folder}/ "
-            "as ROOT, after the data set's name and a colon, or fetch it with --download"
+            f"no complete {class_name} in {root / folder} ({reason}); give the folder that holds "
+            f"{folder}/ as ROOT, after the data set's name and a colon, or fetch it with --download"
         ) from error
     parts = (train.data, train.targets, test.data, test.targets)
     arrays = {name: np.asarray(part) for name, part in zip(PAIRS, parts, strict=True)}

@@ -148,8 +148,11 @@ class _Fit:
     def _record(self, values: Mapping[str, Any]) -> None:
         if not self.main:
             return
-        with open(self.metrics, "a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+        try:
+            with open(self.metrics, "a", encoding="utf-8") as file:
+                file.write(json.dumps(values) + "\n")
+        except OSError as error:  # which names no file where the disk is full
+            raise OSError(error.errno, error.strerror, str(self.metrics)) from error
         self.hooks.on_record(dict(values))
 
 
@@ -169,4 +172,10 @@ def _truncate_records(path: Path, trainer: Trainer) -> None:
             record = json.loads(line)
             if record["step"] <= trainer.step or record.get("rollback", math.inf) <= trainer.rollbacks:
                 kept.append(line + "\n")
-    path.write_text("".join(kept), encoding="utf-8")
+    temporary = path.with_name(path.name + ".tmp")  # or a full disk would take all records with it
+    try:
+        temporary.write_text("".join(kept), encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -96,7 +96,7 @@ class _Alone:
         if not torch.isfinite(nn.utils.clip_grad_norm_(self.subnet.parameters(), config.clip_norm)):
             raise TrainingError(
                 f"the gradient of the network trained alone is not finite at step {step} of {total} (lr {lr:.3g}); "
-                f"the recipe's lr is {config.lr}: train a supernet with a lower one"
+                f"the recipe's lr is {config.lr}: another seed may do, or a supernet trained with a lower one"
             )
         self.optimizer.step()
         if self.average:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from supernet.data import ImageData
 from supernet.exported import ExportedError, read_exported
+from supernet.folders import few
 from supernet.subnet import resized
 
 SPECS = "the folder of an exported model, torchvision:NAME or torchvision:NAME:WEIGHTS.safetensors"
@@ -86,6 +87,12 @@ def _exported(folder: Path, data: ImageData) -> Teacher:
         raise TeacherError(f"the teacher cannot be used: {error}; valid: {SPECS}") from None
     except (KeyError, TypeError, RuntimeError) as error:
         raise TeacherError(f"{folder / 'config.json'} does not say how its images were normalised: {error}") from None
+    names = model.config.get("label_names")
+    if isinstance(names, list) and names != list(data.classes) and sorted(names) == sorted(data.classes):
+        raise TeacherError(
+            f"the teacher {folder} has the data's classes in another order: {few(names)}; the data has "
+            f"{few(data.classes)}"
+        )
     if model.space.in_channels != data.in_channels:
         raise TeacherError(
             f"the teacher {folder} takes {model.space.in_channels} channels, the data has {data.in_channels}"

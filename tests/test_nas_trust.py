@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import scipy.stats
@@ -27,6 +28,7 @@ from nas.trust_report import load_calibration, quoted_text
 from search_spaces import catalog
 from search_spaces.network import NetworkSpace, Stage
 from supernet import checkpoint
+from supernet.recipe import TrainConfig
 
 ROOT = Path(__file__).parent.parent
 
@@ -313,5 +315,10 @@ def test_fewer_architectures_than_before_are_told_apart(trusted_copy, caplog):
 def test_more_architectures_are_advised_where_there_are_more():
     report = {"n": 6, "max_macs": None, "archs": [], "kendall": {"value": 0.2}, "null_kendall": {"value": 0.5}}
     report["calibration"] = {"leave_pairs_out_kendall": None}
-    assert _advice("RUN", report, 6) == "train the supernet longer: MACs alone rank as well"
-    assert "or nas trust RUN with more --archs: MACs" in _advice("RUN", report, 7)
+    run = SimpleNamespace(space=SimpleNamespace(size=lambda: 6), recipe=TrainConfig(epochs=4))
+    longer = "nas train as for RUN, with more than --epochs 4 and another -o"
+    assert _advice("RUN", report, run) == f"{longer}: MACs alone rank as well"
+    assert (
+        _advice("RUN", report | {"n": 5}, run)
+        == f"{longer}, or nas trust RUN with more --archs: MACs alone rank as well"
+    )

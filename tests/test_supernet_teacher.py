@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -105,6 +106,13 @@ def test_a_teacher_of_other_classes_or_channels_is_refused_naming_both(exported,
     save_file(network.state_dict(), tmp_path / "weights.safetensors")
     with pytest.raises(TeacherError, match="does not hold the weights of resnet18 for 3 classes"):
         load_teacher(f"torchvision:resnet18:{tmp_path / 'weights.safetensors'}", data)
+
+
+def test_the_datas_classes_in_another_order_are_refused(trained_run, exported):
+    _, _, data = load_trained(Run.open(trained_run))
+    load_teacher(str(exported), replace(data, classes=tuple("abcdefghij")))  # other names may mean the same
+    with pytest.raises(TeacherError, match=r"in another order: 0, 1, .*; the data has 9, 8, "):
+        load_teacher(str(exported), replace(data, classes=data.classes[::-1]))
 
 
 def test_another_number_of_classes_than_the_data_is_named(trained_run, exported, tmp_path):

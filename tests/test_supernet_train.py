@@ -6,6 +6,7 @@ import itertools
 import math
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,7 @@ from supernet import checkpoint, datasets
 from supernet.batches import train_batches
 from supernet.data import prepare
 from supernet.distill import DISTILLATIONS, soft_cross_entropy
+from supernet.fit import Hooks, fit
 from supernet.model import Supernet
 from supernet.samplers import SAMPLERS
 from supernet.shrink import SCHEDULES, Phase
@@ -234,6 +236,18 @@ def test_resuming_another_run_is_refused_naming_what_differs(data, uninterrupted
     config, space, other = change(data)
     with pytest.raises(TrainingError, match=message):
         new_trainer(other, config, space).restore(uninterrupted / "checkpoint.safetensors")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_records_that_do_not_fit_on_the_disk_are_an_error_that_names_their_file(few, tmp_path):
+    metrics = tmp_path / "metrics.jsonl"
+
+    def fill(record):
+        metrics.unlink()
+        metrics.symlink_to("/dev/full")
+
+    with pytest.raises(OSError, match=f"No space left on device: '{metrics}'"):
+        fit(new_trainer(few), tmp_path / "checkpoint.safetensors", metrics, Hooks(on_record=fill))
 
 
 def test_a_checkpoint_gives_the_supernet_back(data, uninterrupted):
