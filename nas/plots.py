@@ -123,11 +123,11 @@ def save_trust(report: Mapping[str, Any], path: Path, title: str) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1.0, decimals=1))
     names = {"kendall": "Kendall", "spearman": "Spearman", "null_kendall": "MACs alone: Kendall"}
-    figures = [_correlation(name, report[key]) for key, name in names.items()]
-    if (ceiling := report["noise_ceiling"]["kendall"]) is not None:
-        figures.append(f"noise ceiling {ceiling:.2f}")
-    epochs = f"{report['epochs']} epoch{'s' * (report['epochs'] != 1)}"
-    lines = (title, ", ".join(figures), f"{compared(report)}, each trained alone for {epochs}")
+    ceiling = report["noise_ceiling"]["kendall"]
+    trained = f"each trained alone for {report['epochs']} epoch{'s' * (report['epochs'] != 1)}"
+    best = "" if ceiling is None else f"; noise ceiling: Kendall {ceiling:.2f}"
+    lines = (title, ", ".join(_correlation(name, report[key]) for key, name in names.items()),
+             f"{compared(report)}, {trained}{best}")  # fmt: skip
     axes.set_title("\n".join(lines), loc="left", fontsize=10, parse_math=False)
     figure.savefig(path, dpi=150)
 
