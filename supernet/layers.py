@@ -8,14 +8,14 @@ weights on export.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces.plan import Layer
+from search_spaces.network import NetworkSpace
+from search_spaces.plan import Layer, plan
 
 
 class ElasticConv2d(nn.Module):
@@ -67,12 +67,24 @@ class ElasticConv2d(nn.Module):
 def local_batch_norm(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor, training: bool) -> Tensor:
     """`F.batch_norm`; raises ValueError, with batch size and resolution, where a channel has one value to train on."""
     batch, _, *pixels = x.shape
-    if training and batch * math.prod(pixels) == 1:
+    if training:
+        _require_variance(batch, *pixels)
+    return F.batch_norm(x, mean, var, weight, bias, training=training)
+
+
+def require_trainable(space: NetworkSpace, batch: int) -> None:
+    """Raises ValueError where a subnet of `space` could not train on a batch of so many images: its batch norms."""
+    smallest = plan(space, space.smallest())  # at the lowest resolution; all architectures place all pools
+    sizes = [layer.out_size for block in smallest.blocks for layer in block.layers if layer.op == "norm"]
+    _require_variance(batch, min(sizes), min(sizes))
+
+
+def _require_variance(batch: int, height: int, width: int) -> None:
+    if batch * height * width == 1:
         raise ValueError(
-            f"batch norm cannot train on a batch of {batch} image with features of {pixels[0]}x{pixels[1]} pixels: "
+            f"batch norm cannot train on a batch of {batch} image with features of {height}x{width} pixels: "
             "one value has no variance; a batch size of at least 2 for every subnet, or larger images, is needed"
         )
-    return F.batch_norm(x, mean, var, weight, bias, training=training)
 
 
 class ElasticBatchNorm2d(nn.Module):

@@ -26,6 +26,7 @@ from supernet.data import ImageData, Split, fingerprint
 from supernet.distill import DISTILLATIONS, label_loss
 from supernet.distributed import ALONE, Ranks, step_seed, synchronize
 from supernet.evaluate import NotFiniteError, count_correct, recalibrate
+from supernet.layers import require_trainable
 from supernet.mixture import Routing, SharedWeights, make_supernet, members_of
 from supernet.mixup import mixup
 from supernet.optim import bf16_autocast, learning_rate, make_average, make_optimizer, set_learning_rate
@@ -81,6 +82,8 @@ class Trainer:
                 f"num_random is {parts}: step plan {config.step_plan!r} cannot deal {batch} training images to so many "
                 f"subnets; valid: 1 to {batch}"
             )
+        if ranks.size == 1:  # else a norm has the values of all ranks
+            require_trainable(supernet.space, batch // parts)
         self.rows = ranks.rows(batch, parts)
         synchronize(supernet, ranks)
         space = supernet.space

@@ -249,3 +249,11 @@ def test_a_space_beyond_the_memory_of_the_machine_is_refused_before_the_run_is_m
     assert code == 2
     assert re.search(r"error: space 'vast' needs 36,8\d\d GiB for its weights and their gradients; .* has \d+ GiB", err)
     assert not (tmp_path / "run").exists()
+
+
+def test_batches_too_small_for_a_norm_are_refused_before_the_run_is_made(nas, tmp_path):
+    chunks = ("--image-size", 2, "--step-plan", "chunked", "--recipe", "num_random=2", "--batch-size", 2)
+    code, _, err = nas("train", "--space", "digits", "--data", "digits", *chunks, "-o", tmp_path / "run")
+    assert code == 2
+    assert "a batch of 1 image with features of 1x1 pixels: one value has no variance" in err
+    assert not (tmp_path / "run").exists()
