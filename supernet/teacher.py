@@ -88,7 +88,7 @@ def _exported(folder: Path, data: ImageData) -> Teacher:
     except (KeyError, TypeError, RuntimeError) as error:
         raise TeacherError(f"{folder / 'config.json'} does not say how its images were normalised: {error}") from None
     names = model.config.get("label_names")
-    if isinstance(names, list) and names != list(data.classes) and sorted(names) == sorted(data.classes):
+    if isinstance(names, list) and names != list(data.classes) and sorted(map(str, names)) == sorted(data.classes):
         raise TeacherError(
             f"the teacher {folder} has the data's classes in another order: {few(names)}; the data has "
             f"{few(data.classes)}"
