@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-ALPHA_BOUND = 5.0  # on the importance ratio of the mode-seeking divergence
-LOG_RATIO_BOUND = 20.0  # keeps a divergence that is only compared and logged finite
+ALPHA_BOUND = 5.0  # on the importance ratio of the mode-seeking divergence, whose value it keeps finite, too
 
 Distillation = Callable[["Tensor", "Tensor", "Tensor", float], "Tensor"]
 """(student logits [batch, classes], teacher logits [batch, classes], targets, label smoothing) → mean loss, 0-d."""
@@ -37,8 +36,9 @@ def adaptive_alpha(student: Tensor, teacher: Tensor) -> Tensor:
 
     α = 1 is KL(teacher || student), which punishes a student that misses what the teacher believes; α = -1 punishes
     one that believes what the teacher does not. student, teacher: logits [batch, classes].
-    The gradient flows through the student's log-probabilities alone, with the importance ratio of α = -1 clipped; the
-    value is that of the divergence, since the surrogate with this gradient has a meaningless one.
+    The importance ratio of α = -1 is clipped before the two are compared, as in the paper's code, or one class that the
+    teacher rules out would decide it. The gradient flows through the student's log-probabilities alone; the value is
+    that of the divergence, since the surrogate with this gradient has a meaningless one.
     """
     import torch
 
@@ -46,10 +46,11 @@ def adaptive_alpha(student: Tensor, teacher: Tensor) -> Tensor:
     fixed, q = log_q.detach(), log_q.detach().exp()
     log_ratio = log_p - fixed  # in fp32 logarithms: p/q of an underflowing q would be 0·∞
     forward = (log_p.exp() * log_ratio).sum(1)
-    backward = (q * ((-log_ratio).clamp(max=LOG_RATIO_BOUND).exp() - 1)).sum(1) / 2
+    ratio = (-log_ratio).exp().clamp(max=ALPHA_BOUND)
+    backward = (q * (ratio - 1)).sum(1) / 2
     # q·ρ(p/q) for ρ = (p/q)^α/α + 1/(α(α-1)), where α = 1 leaves p/q alone
     weight_forward = log_p.exp()
-    weight_backward = q * (0.5 - (-log_ratio).exp().clamp(max=ALPHA_BOUND))
+    weight_backward = q * (0.5 - ratio)
     pick = (backward > forward)[:, None]
     surrogate = -(torch.where(pick, weight_backward, weight_forward) * log_q).sum(1).mean()
     return torch.maximum(forward, backward).mean() + surrogate - surrogate.detach()

@@ -83,7 +83,7 @@ class Progressive(Schedule):
     """Largest alone, then elastic kernel, depth and width, each opened from the top (Once-for-All, Cai et al. 2020).
 
     The phases share one run and one learning-rate schedule, in the proportions of the paper's epochs. Depth and width
-    open in two parts: first the upper choices, then all. Channels are sorted before each opening of widths.
+    open in two parts: first the upper choices, then all. Channels are sorted before widths open.
     """
 
     SHARES = (("largest", 0.31), ("kernel", 0.2), ("depth 1", 0.04), ("depth", 0.2), ("width 1", 0.04), ("width", 0.21))
@@ -94,8 +94,11 @@ class Progressive(Schedule):
         return Phase(name, self._open(name), largest_only=name == "largest")
 
     def sort_steps(self) -> tuple[int, ...]:
-        """The first steps of the two phases that open widths."""
-        return self._starts()[4:6]
+        """The first step of the first phase that opens widths.
+
+        Before the second one a sort would carry channels out of the slices that the first has trained.
+        """
+        return self._starts()[4:5]
 
     def _index(self, step: int) -> int:
         return max(i for i, start in enumerate(self._starts()) if step >= start)

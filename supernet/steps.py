@@ -113,7 +113,9 @@ def strict_fair(context: StepContext) -> list[StepSubnet]:
 
     Every gene deals its choices from shuffled decks that run on through the steps, so after any number of subnets two
     choices of a gene differ by at most one update, and by two counted from where a schedule opens them, amid a deck;
-    where all genes have equally many, each step trains each once.
+    where all genes have equally many, each step trains each once. That is so for genes that every architecture uses:
+    where depth is elastic, a kernel dealt to a block that is left out is a turn without an update, and pools dealt
+    there move to the last blocks that are left.
     """
     space, seed = context.space, context.seed
     m = max(len(gene.choices) for gene in _free_genes(space))

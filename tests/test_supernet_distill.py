@@ -55,7 +55,7 @@ def test_adaptive_alpha_is_the_larger_divergence_of_each_image_with_its_gradient
 
 
 def test_adaptive_alpha_uses_each_divergence_where_it_is_the_larger():
-    vague, sure = torch.tensor([[0.0, 0.0]]), torch.tensor([[4.0, 0.0]])
+    vague, sure = torch.tensor([[0.0, 0.0]]), torch.tensor([[2.0, 0.0]])  # ratios below the clip
     for student, teacher, larger in ((vague, sure, "backward"), (sure, vague, "forward")):
         backward, forward = divergences(student, teacher)
         assert (backward > forward).all() == (larger == "backward")
@@ -66,6 +66,17 @@ def test_the_clip_bounds_the_gradient_of_a_student_that_invents_a_class():
     student = torch.tensor([[20.0, 0.0, 0.0]], requires_grad=True)
     teacher = torch.tensor([[-20.0, 0.0, 0.0]])
     assert gradient(adaptive_alpha(student, teacher), student).abs().max() <= 5.5
+
+
+def test_a_class_that_the_teacher_rules_out_does_not_decide_the_divergence():
+    """Unclipped, the third class would make α = -1 the larger one, whose clipped gradient is next to nothing here."""
+    teacher = torch.tensor([[0.5, 0.5, 1e-9]]).log()
+    student = torch.tensor([[0.999, 0.001, 1e-4]]).log().requires_grad_()
+    backward, forward = divergences(student, teacher)
+    assert backward > forward
+    torch.testing.assert_close(
+        gradient(adaptive_alpha(student, teacher), student), gradient(soft_cross_entropy(student, teacher), student)
+    )
 
 
 def test_labels_may_be_mixed():

@@ -162,6 +162,5 @@ def test_progressive_opens_kernel_then_depth_then_width_from_the_top():
     assert [len(top[name].widths) for name in phases] == [1, 1, 1, 1, 2, 3]
     for phase in phases.values():
         assert POOLED.canonical(phase.space.largest()) == POOLED.largest()
-    for step in made.sort_steps():
-        assert made.phase(step).name != made.phase(step - 1).name
-        assert made.phase(step).name.startswith("width")
+    (step,) = made.sort_steps()  # a later sort would mix the slices that "width 1" has trained with others
+    assert (made.phase(step - 1).name, made.phase(step).name) == ("depth", "width 1")
