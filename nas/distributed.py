@@ -47,6 +47,8 @@ def train_on_ray(
     from supernet.train import TrainingError
     from workers.ray_train import run_on_ray
 
+    if device not in ("auto", "cpu", "cuda"):  # the driver need not have what its workers have
+        raise ValueError(f"unknown device {device!r}; valid: auto, cpu, cuda")
     if resume:
         run = Run.open(out)
         options = {"image_size": image_size, "skip_corrupt": skip_corrupt, "init_from": init_from}

@@ -11,8 +11,10 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +113,7 @@ class ImageFiles:
             num_workers=(processes := loader_processes()),
             prefetch_factor=IN_FLIGHT if processes else None,
             collate_fn=_collate,
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=partial(_begin, os.getpid()),
             generator=torch.Generator(),  # or the loader would draw from dropout's
         )
         for batch in loader:
@@ -177,7 +179,17 @@ def _checked(value: Any) -> Any:
     return value
 
 
-def _ignore_signals(process: int) -> None:
-    """A request to stop is for the training process, which then still needs its batches; they end with it."""
+def _begin(parent: int, process: int) -> None:
+    """A request to stop is for the training process `parent`, which then still needs its batches; they end with it.
+
+    Even where it is killed: a batch that is being handed over waits for ever then, and would keep the run's lock.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

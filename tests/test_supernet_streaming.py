@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -207,3 +210,34 @@ def test_peak_memory_does_not_depend_on_the_number_of_files(tmp_path):
         )  # fmt: skip
         peaks.append(int(done.stdout))
     assert peaks[1] - peaks[0] < 600 * 3 * 128**2 / 3
+
+
+KILLED = """
+import os, signal, sys, torch
+from supernet import streaming
+from supernet.streaming import ImageFiles
+from pathlib import Path
+streaming.loader_processes = lambda: 1
+paths = sorted(Path(sys.argv[1]).rglob("*.png"))
+files = ImageFiles.of(Path(sys.argv[1]), paths, 96)
+steps = torch.arange(90).split(10)  # a batch is 276 kB, more than a pipe holds
+batches = files.batches(steps, torch.arange(90), lambda number: number, flip=True)
+next(batches)
+children = open(f"/proc/self/task/{os.getpid()}/children").read().split()
+print(*children, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_loader_processes_end_with_a_training_that_is_killed(folder):
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(folder)], cwd=Path(__file__).parent.parent, capture_output=True, text=True
+    )
+    (child,) = done.stdout.split()
+    for _ in range(600):
+        state = Path(f"/proc/{child}/stat")
+        if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":  # ended, if not yet reaped
+            return
+        time.sleep(0.1)
+    os.kill(int(child), signal.SIGKILL)
+    pytest.fail("the loader process outlived its training by a minute")
