@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -230,14 +228,10 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_loader_processes_end_with_a_training_that_is_killed(folder):
+    """The loader has the output's other end, too: reading it ends with the last process."""
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(folder)], cwd=Path(__file__).parent.parent, capture_output=True, text=True
-    )
-    (child,) = done.stdout.split()
-    for _ in range(600):
-        state = Path(f"/proc/{child}/stat")
-        if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":  # ended, if not yet reaped
-            return
-        time.sleep(0.1)
-    os.kill(int(child), signal.SIGKILL)
-    pytest.fail("the loader process outlived its training by a minute")
+        [sys.executable, "-c", KILLED, str(folder)],
+        cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert len(done.stdout.split()) == 1
