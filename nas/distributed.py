@@ -44,11 +44,10 @@ def train_on_ray(
     from supernet.checkpoint import CheckpointError
     from supernet.distributed import RankError, Ranks
     from supernet.fit import LAST_GOOD
-    from supernet.train import TrainingError
+    from supernet.train import TrainingError, require_device_name
     from workers.ray_train import run_on_ray
 
-    if device not in ("auto", "cpu", "cuda"):  # the driver need not have what its workers have
-        raise ValueError(f"unknown device {device!r}; valid: auto, cpu, cuda")
+    require_device_name(device)  # the driver need not have what its workers have
     if resume:
         run = Run.open(out)
         options = {"image_size": image_size, "skip_corrupt": skip_corrupt, "init_from": init_from}

@@ -303,12 +303,17 @@ def load_supernet(path: Path) -> tuple[SharedWeights, dict[str, Any]]:
     return supernet, state
 
 
+def require_device_name(name: str) -> None:
+    """Raises ValueError for what names no device, on whatever machine."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"unknown device {name!r}; valid: auto, cpu, cuda")
+
+
 def resolve_device(name: str) -> torch.device:
     """ "auto" takes CUDA where there is any. Raises ValueError for a device that this machine does not have."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name not in ("cpu", "cuda"):
-        raise ValueError(f"unknown device {name!r}; valid: auto, cpu, cuda")
+    require_device_name(name)
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("device 'cuda' is not available on this machine; valid: auto, cpu")
     return torch.device(name)

@@ -257,3 +257,10 @@ def test_batches_too_small_for_a_norm_are_refused_before_the_run_is_made(nas, tm
     assert code == 2
     assert "a batch of 1 image with features of 1x1 pixels: one value has no variance" in err
     assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_device_is_refused_before_ray_is_asked(nas, tmp_path):
+    workers = ("--num-workers", 2, "--device", "gpu")
+    code, _, err = nas("train", "--space", "digits", "--data", "digits", *workers, "-o", tmp_path / "run")
+    assert (code, "unknown device 'gpu'; valid: auto, cpu, cuda" in err) == (2, True)
+    assert not (tmp_path / "run").exists()
