@@ -1,15 +1,17 @@
-"""Every member of a network space: how many there are, one after another, and as features for predictors."""
+"""Members of a network space: how many, one after another, the dearest of a kind, and as features for predictors."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from search_spaces.arch import Arch
+from search_spaces.plan import plan
 
 if TYPE_CHECKING:
     from search_spaces.network import NetworkSpace
@@ -38,6 +40,29 @@ def listing(space: NetworkSpace) -> Iterator[Arch]:
                 for expand in itertools.product(*expands):
                     for resolution in space.resolution_choices:
                         yield Arch(depth, width, kernel, pool, resolution, expand)
+
+
+def pooled_dearest(space: NetworkSpace, arch: Arch) -> Arch:
+    """`arch` with its pools where it has the most MACs.
+
+    A pool that moves back makes each block between dearer, but not for certain past a stride: 14 pixels, say, become 4
+    by a pool, which rounds down, and then a stride, which rounds up, and 3 the other way. So each way to share the
+    pools out among the runs of blocks between strides is compared, with the pools of a run as late as they can be.
+    """
+    runs: list[list[int]] = [[]]
+    for slot in space.active_slots(arch.depth):
+        runs[-1].append(slot)  # a pool before a block comes before its stride
+        if space.stride(slot) > 1:
+            runs.append([])
+    shares = itertools.combinations_with_replacement(range(len(runs)), space.num_pools)
+    counts = [[share.count(run) for run in range(len(runs))] for share in shares]
+    pools = [
+        [slot for run, n in zip(runs, count) for slot in run[len(run) - n :]]
+        for count in counts
+        if all(n <= len(run) for run, n in zip(runs, count))
+    ]
+    archs = [replace(arch, pool=tuple(pool)) for pool in pools]
+    return archs[0] if len(archs) == 1 else max(archs, key=lambda a: (plan(space, a).macs, a.pool))
 
 
 def features(space: NetworkSpace, arch: Arch) -> np.ndarray:

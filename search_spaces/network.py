@@ -259,8 +259,8 @@ class NetworkSpace(Space[Arch]):
         return self.canonical(replace(arch, pool=tuple(pools)))
 
     def most_macs(self) -> Arch:
-        """The upper end of the MACs range: `largest()` pooled as late as possible."""
-        return self._extreme(-1, range(self.num_slots - self.num_pools, self.num_slots))
+        """The upper end of the MACs range: `largest()` pooled where that is dearest, as a rule as late as possible."""
+        return members.pooled_dearest(self, self.largest())
 
     def _extreme(self, pick: int, pools: Sequence[int]) -> Arch:
         depth = tuple(s.depths[pick] for s in self.stages)

@@ -19,6 +19,7 @@ from spaces import NETWORKS
 from search_spaces import catalog, cost
 from search_spaces.feasible import ENUMERABLE, InfeasibleLimitsError, preflight, sample_feasible
 from search_spaces.limits import checked_limit, limit_text, relative_excess, violations
+from search_spaces.members import pooled_dearest
 from search_spaces.network import NetworkSpace, Stage
 from search_spaces.plan import plan
 from search_spaces.space import ChoiceSpace
@@ -58,6 +59,31 @@ def test_smallest_has_the_fewest_macs_and_most_macs_the_most(space):
         archs = [space.canonical(replace(base, depth=d, pool=p)) for d, p in combinations]
         expected = space.smallest() if extreme is min else space.most_macs()
         assert extreme(cost.macs(space, archs)) == cost.macs(space, expected)
+
+
+# Pools round down and strides up: 14 pixels are 4 in the wide block if the pool comes first, 3 if it comes last.
+STRIDED = NetworkSpace(
+    "strided", (Stage((1, 2), (8,)), Stage((1,), (8,), (3, 5), stride=2), Stage((1, 2), (64,))), 1, image_size=14
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), size=st.integers(15, 40), pools=st.integers(1, 3))
+def test_pooled_dearest_is_the_dearest_of_all_poolings_also_past_strides(seed, size, pools):
+    space = replace(STRIDED, image_size=size, num_pools=pools)
+    arch = space.sample(np.random.default_rng(seed))
+    every = [space.with_pools(arch, p) for p in itertools.combinations(space.active_slots(arch.depth), pools)]
+    dearest = pooled_dearest(space, arch)
+    space.validate(dearest)
+    assert replace(dearest, pool=arch.pool) == arch
+    assert cost.macs(space, dearest) == max(cost.macs(space, every))
+    assert cost.macs(space, space.most_macs()) == max(cost.macs(space, list(space.enumerate())))
+
+
+def test_the_latest_pool_is_not_always_the_dearest():
+    arch = replace(STRIDED.largest(), depth=(2, 1, 1))
+    latest = STRIDED.with_pools(arch, (3,))
+    assert cost.macs(STRIDED, pooled_dearest(STRIDED, latest)) > cost.macs(STRIDED, latest)
 
 
 def _pools(space, depth, most=30):

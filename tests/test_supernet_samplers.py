@@ -121,13 +121,21 @@ def test_probes_that_answer_with_no_number_stop_no_run(name):
     assert resumed.draw(rng_of(0, 90, 0), broken) == sampler.draw(rng_of(0, 90, 0), broken)
 
 
-def test_macs_weighted_draws_each_subnet_in_proportion_to_its_macs():
-    space = catalog.get("resnet20_pooling")
+# of the second the latest pooling is not the dearest: strides round up, pools down
+@pytest.mark.parametrize(
+    "space",
+    [
+        catalog.get("resnet20_pooling"),
+        NetworkSpace("strided", (Stage((2,), (8,)), Stage((1,), (8,), stride=2), Stage((1,), (64,))), 1, image_size=14),
+    ],
+    ids=lambda space: space.name,
+)
+def test_macs_weighted_draws_each_subnet_in_proportion_to_its_macs(space):
     archs = list(space.enumerate())
     counts = Counter(run(SAMPLERS["macs_weighted"](space, seed=0), range(3000), draws=1))
     weights = macs(space, archs) / macs(space, archs).sum()
     assert chisquare([counts[arch] for arch in archs], 3000 * weights).pvalue > 0.01
-    assert chisquare([counts[arch] for arch in archs]).pvalue < 1e-9
+    assert chisquare([counts[arch] for arch in archs]).pvalue < 1e-6
 
 
 def test_pool_weighted_places_pools_in_proportion_to_macs_and_leaves_the_rest_uniform():

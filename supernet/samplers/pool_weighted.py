@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from search_spaces.arch import Arch
+from search_spaces.members import pooled_dearest
 from supernet.samplers.base import Probes, Sampler
 from supernet.samplers.rejection import in_proportion_to_macs
 
@@ -26,6 +25,5 @@ class PoolWeighted(Sampler):
         arch = self.space.sample(rng)
         if not self.space.num_pools:
             return arch
-        latest = self.space.active_slots(arch.depth)[-self.space.num_pools :]
-        dearest = replace(arch, pool=tuple(latest))  # a pool that moves back makes each block between dearer
+        dearest = pooled_dearest(self.space, arch)
         return in_proportion_to_macs(self.space, rng, lambda: self.space.place_pools(arch, rng), dearest)
