@@ -55,7 +55,7 @@ def profile(
         task = progress.add_task("measuring", total=None, note="networks")
         made = profile_space(
             measured, setting, out.stem, num_blocks=blocks, num_subnets=subnets, seconds=seconds, seed=seed,
-            resource=resource, address=address or os.environ.get("RAY_ADDRESS", "auto"),
+            resource=resource, address=address or os.environ.get("RAY_ADDRESS") or "auto",
             on_group=lambda done, total: progress.update(task, completed=done, total=total),
         )  # fmt: skip
     made.write(out)

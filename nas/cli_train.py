@@ -109,6 +109,8 @@ def train(
     from nas.training import is_main_process
 
     logging.getLogger("nas.training").setLevel(logging.INFO)  # how the images are shared out
+    if not is_main_process():
+        logging.disable(logging.WARNING)  # rank 0 says it
     named = {
         "epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "step_plan": step_plan, "sampler": sampler,
         "schedule": schedule, "distillation": distillation, "teacher": teacher, "members": members,
@@ -138,6 +140,12 @@ def train(
 
 def _training(num_workers: int | None, address: str | None) -> Callable[..., Run]:
     """The function that trains: in this process, or on Ray workers."""
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if num_workers is not None and processes != "1":
+        raise ValueError(
+            f"--num-workers {num_workers} starts workers on Ray, but this is one of {processes} processes that "
+            "torchrun started; leave out one of the two"
+        )
     if num_workers is None:
         if address is not None:
             raise ValueError(f"--address {address} needs --num-workers: how many Ray workers train")
@@ -146,7 +154,7 @@ def _training(num_workers: int | None, address: str | None) -> Callable[..., Run
         return train
     from nas.distributed import train_on_ray
 
-    return partial(train_on_ray, num_workers=num_workers, address=address or os.environ.get("RAY_ADDRESS", "local"))
+    return partial(train_on_ray, num_workers=num_workers, address=address or os.environ.get("RAY_ADDRESS") or "local")
 
 
 def settings_of(texts: list[str], named: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.run import Run
 from nas.spaces import SpaceSource
-from nas.training import Interrupted, OnRecord, check_resumed, make_run, train
+from nas.training import Interrupted, OnRecord, check_new, check_resumed, load_data, make_run, train
 
 if TYPE_CHECKING:
     from workers.ray_train import Channel
@@ -39,26 +40,25 @@ def train_on_ray(
     data set must be at the same place for the driver and all workers: on several machines, on a shared file system.
     Of an `out` that is a URL, that goes for its mirror (`nas.remote`).
     When a worker dies, all go on from the last checkpoint, up to three times. address: as in `workers.ray_train`.
-    Raises what `train` does, ConnectionError when no cluster answers, and RayTrainError when workers keep dying.
+    Raises what `train` does, ValueError for "cuda" on a machine with fewer GPUs, ConnectionError when no cluster
+    answers, and RayTrainError when workers keep dying.
     """
     from supernet.checkpoint import CheckpointError
     from supernet.distributed import RankError, Ranks
     from supernet.fit import LAST_GOOD
     from supernet.train import TrainingError, require_device_name
-    from workers.ray_train import run_on_ray
+    from workers.ray_train import NoWorkerError, connected, run_on_ray
 
     require_device_name(device)  # the driver need not have what its workers have
+    ranks, started = Ranks(0, num_workers), False
     if resume:
         run = Run.open(out)
         options = {"image_size": image_size, "skip_corrupt": skip_corrupt, "init_from": init_from}
         check_resumed(run, space, data, options, recipe)
+        if download:
+            load_data(run, download)  # once, before all workers look for it
     else:
-        ranks = Ranks(0, num_workers)
-        run = make_run(
-            space, data, out, ranks, image_size=image_size, skip_corrupt=skip_corrupt, download=download,
-            init_from=init_from, **recipe,
-        )  # fmt: skip
-    started = False
+        new = check_new(space, data, out, image_size, bool(skip_corrupt), recipe)
 
     def receive(message: tuple[str, Any]) -> None:
         nonlocal started
@@ -70,13 +70,19 @@ def train_on_ray(
             on_start(*value)
 
     fatal = (ValueError, OSError, TrainingError, CheckpointError, RankError)
-    work = partial(_work, str(run.path.resolve()))
-    with run.publishing(run.path / "training"):  # workers see the folder on this machine alone
-        for name in (run.checkpoint.name, LAST_GOOD):
-            run.fetch(name)
-        stopped = run_on_ray(work, num_workers, run.path, address, device, fatal, receive, should_stop)
+    with connected(address, num_workers, device):  # before the folder is made
+        if not resume:
+            run = make_run(new, out, ranks, init_from, download)
+        work = partial(_work, str(run.path.resolve()))
+        with run.publishing(run.path / "training"):  # workers see the folder on this machine alone
+            for name in (run.checkpoint.name, LAST_GOOD):
+                run.fetch(name)
+            try:
+                stopped = run_on_ray(work, num_workers, run.path, address, device, fatal, receive, should_stop)
+            except NoWorkerError as error:
+                stopped = f"{error}; continue with: nas train -o {shlex.quote(str(run))} --resume"
     if stopped:
-        raise Interrupted(stopped.replace(str(run.path), str(run)))
+        raise Interrupted(f"{stopped.replace(str(run.path), str(run))} --num-workers {num_workers}")
     return run
 
 

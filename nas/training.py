@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OnRecord = Callable[[dict[str, Any]], None]
+New = tuple[Source, DataOptions, TrainConfig]
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the work done is kept
@@ -63,22 +64,20 @@ def train(
     all must see, writes and calls `on_start` and `on_record`.
     """
     new = saved = None
-    if recipe.get("teacher"):
-        recipe["teacher"] = _absolute_teacher(recipe["teacher"])
-    if not resume and is_main_process():
-        new = _check_new(space, data, out, image_size, bool(skip_corrupt), recipe)
+    if not resume:  # on every rank, so that none waits for one that has ended with an error
+        new = check_new(space, data, out, image_size, bool(skip_corrupt), recipe)
 
     from supernet import checkpoint
     from supernet.distributed import joined
     from supernet.fit import LAST_GOOD, Hooks, fit
 
     with joined(device) as ranks:
-        if new:
+        if new and ranks.is_main:
             trainer, start = _new_trainer(*new, init_from, device, download, ranks)
             classes = list(trainer.data.classes)
             run = Run.create(out, trainer.supernet.space, new[1], trainer.config, classes, start)
         ranks.wait()  # for the folder
-        if not new:
+        if not (new and ranks.is_main):
             run = Run.open(out)
             if resume:
                 options = {"image_size": image_size, "skip_corrupt": skip_corrupt, "init_from": init_from}
@@ -100,34 +99,27 @@ def train(
     if not done:
         raise Interrupted(
             f"stopped at step {trainer.step} of {trainer.total_steps}; "
-            f"continue with: nas train -o {shlex.quote(str(run))} --resume"
+            f"continue with: {_program()} train -o {shlex.quote(str(run))} --resume"
         )
     return run
 
 
-def make_run(
-    space: str | SpaceSource | None,
-    data: str | None,
-    out: str | Path,
-    ranks: Ranks,
-    *,
-    image_size: int | None = None,
-    skip_corrupt: bool | None = None,
-    download: bool = False,
-    init_from: str | Path | None = None,
-    **recipe: Any,
-) -> Run:
-    """Makes the folder of a run that `ranks` will train elsewhere; arguments and errors are those of `train`."""
-    if recipe.get("teacher"):
-        recipe["teacher"] = _absolute_teacher(recipe["teacher"])
-    new = _check_new(space, data, out, image_size, bool(skip_corrupt), recipe)
+def make_run(new: New, out: str | Path, ranks: Ranks, init_from: str | Path | None, download: bool) -> Run:
+    """Makes the folder of a run of these settings that `ranks` will train elsewhere; raises what `train` does."""
     trainer, start = _new_trainer(*new, init_from, "cpu", download, ranks)
     return Run.create(out, trainer.supernet.space, new[1], trainer.config, list(trainer.data.classes), start)
 
 
 def is_main_process() -> bool:
     """Whether this is rank 0 of a distributed run, which writes files and shows progress, or no part of any."""
-    return os.environ.get("RANK", "0") == "0"
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+
+
+def _program() -> str:
+    """What starts `nas` as this process was started."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return "nas"
+    return f"torchrun --nproc-per-node {os.environ['LOCAL_WORLD_SIZE']} -m nas.cli"
 
 
 def load_data(run: Run, download: bool = False) -> ImageData:
@@ -163,18 +155,20 @@ def load_trained(run: Run) -> tuple[SharedWeights, dict[str, Any], ImageData]:
     return supernet, state, images
 
 
-def _check_new(
+def check_new(
     space: str | SpaceSource | None,
     data: str | None,
     out: str | Path,
     image_size: int | None,
     skip_corrupt: bool,
     recipe: Mapping[str, Any],
-) -> tuple[Source, DataOptions, TrainConfig]:
-    """The settings of a new run, checked as far as that is cheap."""
+) -> New:
+    """The settings of a new run, checked as far as that is cheap; arguments and errors are those of `train`."""
     if space is None or data is None:
         raise ValueError("a new run needs a space and a data set: --space and --data")
     source = resolve(space)
+    if recipe.get("teacher"):
+        recipe = {**recipe, "teacher": _absolute_teacher(recipe["teacher"])}
     config = TrainConfig(**recipe)
     options = DataOptions(data, source.image_size if image_size is None else image_size, skip_corrupt)
     require_new(out)
@@ -291,6 +285,8 @@ def check_resumed(
 ) -> None:
     """Refuses settings that are given again and differ from the run's."""
     begun = asdict(run.recipe)
+    if recipe.get("teacher"):
+        recipe = {**recipe, "teacher": _absolute_teacher(recipe["teacher"])}
     if unknown := recipe.keys() - begun.keys():
         raise TypeError(f"unknown setting {min(unknown)!r}; valid: {', '.join(begun)}")
     started = asdict(run.data) | begun | {"data": run.data.spec}

@@ -15,12 +15,13 @@ import torch
 import torch.nn.functional as F
 import warm_python
 
+from nas import cli_train, training
 from search_spaces import catalog
 from search_spaces.network import NetworkSpace, Stage
 from supernet import datasets
 from supernet.batches import train_batches
 from supernet.data import prepare
-from supernet.distributed import ALONE, RankError, Ranks, joined
+from supernet.distributed import ALONE, LostRankError, RankError, Ranks, joined
 from supernet.fit import Hooks, fit
 from supernet.model import Supernet
 from supernet.recipe import TrainConfig
@@ -124,13 +125,20 @@ def work(rank: int, port: int, place: str) -> None:
     torch.save(found, folder / f"rank{rank}.pt")
 
 
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What both processes of one run of `work` found."""
-    folder = tmp_path_factory.mktemp("ranks")
+def leave(rank: int, port: int, place: str) -> None:
+    """Rank 0 ends without a word; what rank 1 then raises."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
+    with joined("cpu") as ranks:
+        if rank == 0:
+            os._exit(0)
+        (Path(place) / "said").write_text(caught(LostRankError, ranks.wait))
+
+
+def run_both(function: str, folder: Path) -> None:
+    """Calls the function of this module in two processes, with a rank, a port and the folder."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    code = "import sys, test_supernet_distributed as tests; tests.work(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])"
+    code = f"import sys, test_supernet_distributed as t; t.{function}(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))}
     processes = [
         subprocess.Popen([warm_python.python(), "-c", code, str(rank), str(port), str(folder)], env=environment)
@@ -141,6 +149,13 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dic
     finally:
         for process in processes:
             process.kill()  # one waits for the other where that has failed
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What both processes of one run of `work` found."""
+    folder = tmp_path_factory.mktemp("ranks")
+    run_both("work", folder)
     first, second = (torch.load(folder / f"rank{rank}.pt") for rank in range(2))
     return first, second
 
@@ -183,6 +198,28 @@ def test_a_loss_that_is_not_finite_on_one_rank_is_a_spike_on_all(ranks):
 def test_ranks_that_train_different_spaces_are_named(ranks):
     for found in ranks:
         assert "ranks that disagree on the space, weights: rank 1 and rank 0" in found["space"]
+
+
+def test_a_rank_whose_partner_has_ended_says_so(tmp_path):
+    run_both("leave", tmp_path)
+    assert (tmp_path / "said").read_text() == "rank 1 waits in vain for another, which has ended: see its message"
+
+
+def test_every_rank_checks_the_settings_before_it_waits_for_others(monkeypatch, tmp_path):
+    """A process that joined would wait for a rank 0 that is not there."""
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="unknown sampler 'bset'"):
+        training.train("digits", "digits", tmp_path / "run", sampler="bset")
+    with pytest.raises(ValueError, match="--num-workers 2 starts workers on Ray, but this is one of 2 processes"):
+        cli_train.train(str(tmp_path / "run"), space="digits", data="digits", num_workers=2)
+
+
+def test_a_stray_rank_without_a_world_size_is_no_rank(monkeypatch):
+    monkeypatch.setenv("RANK", "3")
+    assert training.is_main_process()
+    with joined("cpu") as ranks:
+        assert ranks == ALONE
 
 
 def test_a_batch_that_cannot_be_dealt_equally_is_refused(ranks):

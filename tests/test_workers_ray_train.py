@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import warm_python
 
 from nas import distributed
 from nas.distributed import _work, train_on_ray
@@ -81,7 +83,7 @@ def test_two_workers_train_what_one_process_trains_though_stopped_and_killed(
     second epoch, so that all go on from the end of the first."""
     started, records = [], []
     settings: dict[str, Any] = {"num_workers": 2, "device": "cpu", "on_start": lambda *at: started.append(at)}
-    with pytest.raises(Interrupted, match=r"continue with: nas train -o .* --resume"):
+    with pytest.raises(Interrupted, match=r"continue with: nas train -o .* --resume --num-workers 2$"):
         train_on_ray(TINY, "digits", tmp_path / "run", **settings, **RECIPE, should_stop=lambda: True)
     monkeypatch.setattr(distributed, "_work", work_until_killed)
     run = train_on_ray(None, None, tmp_path / "run", **settings, resume=True, on_record=records.append)
@@ -91,6 +93,34 @@ def test_two_workers_train_what_one_process_trains_though_stopped_and_killed(
     assert records[-1] == json.loads(run.metrics.read_text().splitlines()[-1])
     assert_equal(run, alone)
     assert not (run.path / "ray_train").exists()
+
+
+def test_workers_that_wait_for_gpus_that_ray_lacks_end_with_the_first_request_to_stop(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"num_workers": 2, "device": "cuda", "should_stop": lambda: True}
+    hint = r"^stopped before any worker had started; continue with: nas train -o .*/run --resume --num-workers 2$"
+    with pytest.raises(Interrupted, match=hint):
+        train_on_ray(TINY, "digits", tmp_path / "run", **settings, **RECIPE)
+    with pytest.raises(Interrupted, match=hint):
+        train_on_ray(None, None, tmp_path / "run", **settings, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--device", "cuda", "--num-workers", "99"], "device 'cuda' takes a GPU for each worker: 99 are wanted"),
+        (["--address", "127.0.0.1:1", "--num-workers", "1"], "no Ray cluster answers at '127.0.0.1:1'"),
+    ],
+    ids=["too few GPUs", "no cluster"],
+)
+def test_a_ray_that_cannot_train_it_is_refused_before_the_folder_is_made(
+    options: list[str], says: str, tmp_path: Path
+) -> None:
+    command = [warm_python.python(), "-m", "nas.cli", "train", "--space", "digits", "--data", "digits", "-o", "run"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run([*command, *options], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode in (1, 2)
+    assert done.stderr.startswith(f"error: {says}")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_error_of_the_training_itself_is_raised_and_not_tried_again(tmp_path: Path) -> None:

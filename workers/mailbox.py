@@ -15,6 +15,12 @@ class Mailbox:
         self._messages: list[Any] = []
         self._stop = False
         self._error: Exception | None = None
+        self._joined = False
+
+    def join(self) -> Exception | None:
+        """A worker's first word; the answer is `error`."""
+        self._joined = True
+        return self._error
 
     def send(self, message: Any) -> None:
         """A worker's, for the driver."""
@@ -25,9 +31,10 @@ class Mailbox:
         taken, self._messages = self._messages, []
         return taken
 
-    def stop(self) -> None:
-        """Asks the workers to stop."""
+    def stop(self) -> bool:
+        """Asks the workers to stop; whether any has started that can hear it."""
         self._stop = True
+        return self._joined
 
     def asked_to_stop(self) -> bool:
         """Whether they were asked to."""

@@ -68,15 +68,20 @@ def _check_reachable(address: str) -> None:
         raise ConnectionError(f"no Ray cluster answers at {address!r}: {reason}") from error
 
 
-def warn_if_short_of(num_workers: int, needs: dict[str, float]) -> None:
-    """Warns where Ray lacks resources for workers with these `needs` each: they would wait without a word."""
-    there = ray.cluster_resources()
+def warn_if_short_of(num_workers: int, needs: dict[str, float]) -> bool:
+    """Warns where Ray lacks resources for workers with these `needs` each: they would wait without a word.
+
+    Returns whether it does.
+    """
+    there, short = ray.cluster_resources(), False
     for name, need in needs.items():
         if num_workers * need > there.get(name, 0):
+            short = True
             log.warning(
                 "%d workers of %g %s each are wanted, Ray has %g in all: some have to wait until there are more",
                 num_workers, need, name, there.get(name, 0),
             )  # fmt: skip
+    return short
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,10 @@ ASK_SECONDS = 1.0  # between two questions of a worker whether to stop
 
 class RayTrainError(RuntimeError):
     """Training on Ray failed for a reason outside of the trained function; the message says which."""
+
+
+class NoWorkerError(RayTrainError):
+    """A request to stop came while the workers waited for what Ray lacks; nothing was trained."""
 
 
 class Channel:
@@ -70,8 +74,8 @@ def run_on_ray(
     address: as of `RayPool`. device: "cuda" gives each worker a GPU, "auto" does where Ray has one for each.
     fatal: exceptions of `work` that are raised here and not tried again. on_message: gets what workers send.
     should_stop: polled; passed on to the workers.
-    Raises ValueError for a bad address, ConnectionError when no cluster answers, and RayTrainError when
-    workers die for the fourth time.
+    Raises what `connected` does, RayTrainError when workers die for the fourth time, and NoWorkerError when asked to
+    stop while Ray lacks what the workers need.
     """
 
     def _start(config: dict[str, Any]) -> Any:
@@ -81,12 +85,9 @@ def run_on_ray(
 
         return _on_worker(config)
 
-    owns_ray = not ray.is_initialized()
-    if owns_ray:
-        connect(address, num_workers, torch.cuda.device_count() if device != "cpu" else 0)
-    try:
+    with connected(address, num_workers, device):
         use_gpu = device == "cuda" or (device == "auto" and ray.cluster_resources().get("GPU", 0) >= num_workers)
-        warn_if_short_of(num_workers, {"CPU": 1.0, "GPU": float(use_gpu)})
+        short = warn_if_short_of(num_workers, {"CPU": 1.0, "GPU": float(use_gpu)})
         runtime_env = {"env_vars": environment(1, address)}
         mailbox = ray.remote(Mailbox).options(num_cpus=0, runtime_env=runtime_env).remote()
         storage = folder.resolve() / "ray_train"
@@ -105,18 +106,38 @@ def run_on_ray(
             ),
         )  # fmt: skip
         try:
-            return _follow(trainer, mailbox, on_message, should_stop)
+            return _follow(trainer, mailbox, on_message, should_stop, short)
         finally:
             shutil.rmtree(storage, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def connected(address: str, num_workers: int, device: str) -> Iterator[None]:
+    """A block within which this process is connected to the Ray that `run_on_ray` takes; one that it has is kept.
+
+    Raises ValueError for a bad address, or for "cuda" where this machine is to have the workers and has fewer GPUs,
+    and ConnectionError when no cluster answers.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    gpus = torch.cuda.device_count() if device != "cpu" else 0
+    if address == "local" and device == "cuda" and gpus < num_workers:
+        raise ValueError(
+            f"device 'cuda' takes a GPU for each worker: {num_workers} are wanted, this machine has {gpus}; "
+            "valid: as many workers as GPUs, device 'cpu', or the address of a cluster"
+        )
+    connect(address, num_workers, gpus)
+    try:
+        yield
     finally:
-        if owns_ray:
-            ray.shutdown()  # also what ends the workers where the driver is interrupted
+        ray.shutdown()  # also what ends the workers where the driver is interrupted
 
 
 def _on_worker(config: dict[str, Any]) -> Any:
     """Runs in every worker's process."""
     mailbox, (work, fatal) = config["mailbox"], cloudpickle.loads(config["job"])
-    if ray.get(mailbox.error.remote()) is not None:
+    if ray.get(mailbox.join.remote()) is not None:
         return None  # Ray Train starts again after any exception; what is fatal stays so
     with contextlib.suppress(FileNotFoundError):
         os.chdir(config["folder"])  # Ray Train has moved elsewhere, where relative paths name nothing
@@ -128,14 +149,19 @@ def _on_worker(config: dict[str, Any]) -> Any:
         raise
 
 
-def _follow(trainer: Any, mailbox: Any, on_message: Callable[[Any], None], should_stop: Callable[[], bool]) -> Any:
-    """Runs the trainer beside this thread, which handles signals and messages: `fit` would take over Ctrl-C."""
+def _follow(
+    trainer: Any, mailbox: Any, on_message: Callable[[Any], None], should_stop: Callable[[], bool], short: bool
+) -> Any:
+    """Runs the trainer beside this thread, which handles signals and messages: `fit` would take over Ctrl-C.
+
+    short: Ray lacks what the workers need, so that they may never start.
+    """
     outcome: dict[str, Any] = {}
 
     def fit() -> None:
         try:
             outcome["value"] = trainer.fit().return_value
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # the second where Ray is left while the workers wait
             outcome["error"] = error
 
     thread = threading.Thread(target=fit, daemon=True)
@@ -144,8 +170,8 @@ def _follow(trainer: Any, mailbox: Any, on_message: Callable[[Any], None], shoul
         thread.join(POLL_SECONDS)
         for message in ray.get(mailbox.take.remote()):
             on_message(message)
-        if should_stop():
-            mailbox.stop.remote()
+        if should_stop() and not ray.get(mailbox.stop.remote()) and short:
+            raise NoWorkerError("stopped before any worker had started")
     for message in ray.get(mailbox.take.remote()):
         on_message(message)
     if (error := ray.get(mailbox.error.remote())) is not None:
