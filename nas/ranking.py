@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 Correlation = Callable[[np.ndarray, np.ndarray], float]
+ENOUGH_PAIRS = 8  # for an interval to be about as wide as it says, see `bootstrap_interval`
 
 
 def kendall(a: np.ndarray, b: np.ndarray) -> float:
@@ -34,8 +35,10 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """The central 95 % of `correlation` over `draws` resamples of the n pairs (Efron's percentile interval).
 
-    It speaks of other architectures of the same kind, not of other trainings. A resample that cannot be ranked, all
-    its values of one side being equal, counts as 0: it shows no order. NaN where that is so of the pairs themselves.
+    It speaks of other architectures of the same kind, not of other trainings. Of few pairs it is too narrow: normal
+    ones with a true tau of 0.71 it covers in 59, 71, 85 and 97 of 100 samples of 4, 5, 6 and 8. A resample
+    that cannot be ranked, all its values of one side being equal, counts as 0: it shows no order. NaN where that is so
+    of the pairs themselves.
     """
     picks = rng.integers(len(a), size=(draws, len(a)))
     values = np.array([correlation(a[pick], b[pick]) for pick in picks])

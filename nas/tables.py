@@ -13,6 +13,7 @@ from rich.table import Table
 from nas.compare import INTERVAL
 from nas.front_latency import over_budget
 from nas.quantities import LATENCY, show_limit, show_metric, show_quantity
+from nas.ranking import ENOUGH_PAIRS
 from nas.trust_report import compared
 from search_spaces.limits import Limit
 
@@ -209,6 +210,8 @@ def print_trust(report: Mapping[str, Any]) -> None:
         low_high = " to ".join(_figure(v) for v in tau.get("interval", ()))
         table.add_row(name, _figure(tau["value"]), low_high, _figure(rho["value"]) if rho else "")
     console.print(table)
+    if report["n"] < ENOUGH_PAIRS:
+        console.print(f"intervals of fewer than {ENOUGH_PAIRS} architectures are too narrow; --archs takes more")
     plural = "s" * (report["epochs"] != 1)
     console.print(
         f"{compared(report)}, each trained alone for {report['epochs']} epoch{plural}; accuracies on "

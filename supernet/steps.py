@@ -80,10 +80,14 @@ def sandwich(context: StepContext) -> list[StepSubnet]:
     middle = [context.draw(index) for index in range(context.num_random)]
     archs = [space.largest(), *middle, space.smallest()]
     if context.shared_pooling:
-        pools = (middle[0] if middle else context.draw(0)).pool
-        archs = [space.with_pools(arch, pools) for arch in archs]
+        archs = [space.with_pools(arch, context.draw(0).pool) for arch in archs]
     roles = ["max", *["random"] * len(middle), "min"]
     return [StepSubnet(arch, role) for arch, role in zip(archs, roles, strict=True)]
+
+
+def largest_alone(context: StepContext) -> list[StepSubnet]:
+    """The largest subnet alone, where pooling is shared at a drawn pooling: for the first phase of a schedule."""
+    return [StepSubnet(context.space.with_pools(context.space.largest(), context.draw(0).pool), "max")]
 
 
 def single_path(context: StepContext) -> list[StepSubnet]:

@@ -36,7 +36,7 @@ from supernet.samplers import SAMPLERS, Probes, Sampler
 from supernet.shrink import SCHEDULES
 from supernet.snapshot import TrainingError
 from supernet.spikes import SpikeDetector
-from supernet.steps import STEP_PLANS, StepContext, StepSubnet, step_rng
+from supernet.steps import STEP_PLANS, StepContext, StepSubnet, largest_alone, step_rng
 
 VALIDATE_IMAGES = 1000  # per epoch, for the progress display alone
 MOST_ROLLBACKS = 3
@@ -145,7 +145,8 @@ class Trainer:
             for member, average in zip(self.routing.members, averages):
                 sort_channels(member, self.optimizer, average)
         phase, config = self.schedule.phase(self.step), self.config
-        if phase.largest_only:
+        shared = config.max_pooling == "shared" and phase.space.num_pools > 0
+        if phase.largest_only and not shared:
             return [StepSubnet(self.supernet.space.largest(), "max")]
         if phase.space != self.sampler.space:
             self.sampler = self.sampler_of(phase.space)
@@ -161,14 +162,13 @@ class Trainer:
                 drawn[index] = self.sampler.draw(step_rng(config.seed, self.step, index), probes)
             return drawn[index]
 
-        shared = config.max_pooling == "shared" and phase.space.num_pools > 0
         context = StepContext(
             phase.space, config.seed, self.step, config.num_random, shared, draw, self.sampler.matched_min
         )
         whole = self.supernet.space
         return [
             replace(s, arch=whole.canonical(s.arch), scale=s.scale * (1.0 if s.role == "max" else phase.beta))
-            for s in self.plan.subnets(context)
+            for s in (largest_alone if phase.largest_only else self.plan.subnets)(context)
         ]
 
     def _backward(

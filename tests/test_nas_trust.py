@@ -111,6 +111,7 @@ def test_a_sample_below_a_limit_shares_its_trainings_and_is_quoted_as_such(nas, 
     assert max(row["macs"] for row in report["archs"]) <= limit
     assert trainings(trusted_copy).items() >= before.items()
     assert f"{N} architectures of at most 2M MACs" in out
+    assert "intervals of fewer than 8 architectures are too narrow; --archs takes more" in out
     assert f"the report on {N} architectures gives way to one on {N} architectures of at most 2M MACs;" in caplog.text
     assert f"{N} subnets of at most 2M MACs" in quoted_text(quote(Run.open(trusted_copy), report["weights"]))
     with pytest.raises(RunError, match=rf"nas trust \S+ --archs {N} --epochs 1 --seed 0 --max-macs {limit} \("):

@@ -227,6 +227,19 @@ def test_each_members_channels_are_sorted_by_its_own_importance(data):
         assert checkpoint.weights_hash(twin.state_dict()) == checkpoint.weights_hash(member.state_dict())
 
 
+@pytest.mark.parametrize("schedule", ["delayed_epsilon", "progressive"])
+def test_the_largest_alone_stands_at_drawn_poolings_where_all_members_train(data, schedule):
+    """At the reference pooling alone one member would train for half of the run."""
+    trainer = new_trainer(data, replace(CONFIG, schedule=schedule, epochs=20))
+    seen = []
+    for trainer.step in range(40):
+        (subnet,) = trainer._subnets(*batch())
+        assert subnet.role == "max"
+        assert replace(subnet.arch, pool=()) == replace(TINY.largest(), pool=())
+        seen.append(subnet.arch.pool)
+    assert len(set(seen)) > 1
+
+
 # What leaves a mixture
 
 
