@@ -6,8 +6,9 @@
 TABLE: CSV of stand-alone accuracies (columns pool_before_layer, baseline_avg; Javan et al. 2023). For each seed the
 space `resnet20_pooling` is trained in DIR/seedN, where an interrupted training goes on and a finished one is only read,
 and all 36 are scored: on the search-validation split or, for less noise, on the larger test set. Seeds may run in
-processes of their own. Prints Kendall's tau of the scores, the null of MACs alone, the true accuracy of the pick, and
-the curve of rankings calibrated with K stand-alone accuracies, drawn as `nas trust` draws them.
+processes of their own. Prints Kendall's tau of the scores, the null of MACs alone, how far the scores and the table
+follow how much each network's blocks were trained, the true accuracy of the pick, and the curve of rankings calibrated
+with K stand-alone accuracies, drawn as `nas trust` draws them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import csv
 import json
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +33,10 @@ from nas.terminal import stderr
 from nas.training import load_trained, train
 from search_spaces import catalog, cost
 from search_spaces.arch import Arch
+from search_spaces.plan import plan
 from supernet.fast import FastEvaluator
+from supernet.samplers import SAMPLERS, Probes
+from supernet.steps import step_rng
 
 SPACE = catalog.get("resnet20_pooling")
 RECIPE = {
@@ -39,6 +44,7 @@ RECIPE = {
     "label_smoothing": 0.0, "ema": 0.999,
 }  # fmt: skip
 SAMPLES, DESIGNS = (6, 8, 12), 60
+DRAWS = 4000  # of a sampler, to see what it trains
 
 
 def main() -> None:
@@ -94,10 +100,39 @@ def measure(folder: Path, data: str, recipe: dict, archs: list[Arch], true: np.n
         f"{folder.name}: Kendall {row['kendall']:.3f}, pick {row['pick']:.2f}, inherited {top1.min():.1%} to "
         f"{top1.max():.1%}; {images / 1e6:.1f}M images trained, {trained:.0f} s in this call"
     )
+    if (shares := training_shares(recipe, archs)) is not None:
+        with_scores, alone = kendall(shares, top1), kendall(shares, true)
+        print(f"  how much was trained of each: Kendall with the scores {with_scores:.3f}, with the table {alone:.3f}")
     for p in curve:
         print(f"  calibrated with K={p.k}: Kendall {p.kendall:.3f} ± {p.kendall_std:.3f}, pick {p.picked:.2f}")
     (folder / f"fidelity-{split}.json").write_text(json.dumps(row | {"top1": top1.tolist(), "recipe": recipe}))
     return row
+
+
+def training_shares(recipe: dict, archs: list[Arch]) -> np.ndarray | None:
+    """How much the sampler has each architecture's blocks trained at the levels where it has them, float64 [n].
+
+    Mean over its blocks of the log of the share of draws that have that block at that level. None for a sampler that
+    asks how well networks do, whose draws are not known before the training.
+    """
+
+    def ask(arch: Arch) -> float:
+        raise LookupError
+
+    sampler = SAMPLERS[recipe["sampler"]](SPACE, recipe["seed"])
+    try:
+        drawn = [sampler.draw(step_rng(recipe["seed"], step, 0), Probes(ask, ask)) for step in range(DRAWS)]
+    except LookupError:
+        return None
+    counts: Counter[tuple[int, int]] = Counter()
+    for arch, times in Counter(drawn).items():
+        counts.update(dict.fromkeys(parts_of(arch), times))
+    return np.array([np.mean([np.log((counts[part] + 0.5) / DRAWS) for part in parts_of(arch)]) for arch in archs])
+
+
+def parts_of(arch: Arch) -> list[tuple[int, int]]:
+    """The slot and the pooling level of each of its blocks."""
+    return [(block.slot, block.level) for block in plan(SPACE, arch).blocks if block.slot >= 0]
 
 
 def score(run: Run, archs: list[Arch], split: str) -> np.ndarray:
