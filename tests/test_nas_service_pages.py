@@ -273,7 +273,7 @@ def test_a_search_is_watched_while_its_driver_is_killed_and_resumed(page, servic
             assert driver.poll() is None
             time.sleep(0.1)
         page.goto(f"{service}/search/digits/killed")
-        page.wait_for_function("parseInt(document.querySelector('.tile .value').textContent) > 4")
+        page.wait_for_function("parseInt(document.querySelector('.tile .value')?.textContent) > 4")
     finally:
         driver.kill()
         driver.wait()

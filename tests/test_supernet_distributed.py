@@ -212,7 +212,7 @@ def test_every_rank_checks_the_settings_before_it_waits_for_others(monkeypatch, 
     with pytest.raises(ValueError, match="unknown sampler 'bset'"):
         training.train("digits", "digits", tmp_path / "run", sampler="bset")
     with pytest.raises(ValueError, match="--num-workers 2 starts workers on Ray, but this is one of 2 processes"):
-        cli_train.train(str(tmp_path / "run"), space="digits", data="digits", num_workers=2)
+        cli_train._training(2, None)
 
 
 def test_a_stray_rank_without_a_world_size_is_no_rank(monkeypatch):
