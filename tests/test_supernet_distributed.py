@@ -126,12 +126,17 @@ def work(rank: int, port: int, place: str) -> None:
 
 
 def leave(rank: int, port: int, place: str) -> None:
-    """Rank 0 ends without a word; what rank 1 then raises."""
+    """Rank 0 ends without a word once both have met; what rank 1 then raises."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
-    with joined("cpu") as ranks:
+
+    def meet_and_wait() -> None:
+        ranks.wait()
         if rank == 0:
             os._exit(0)
-        (Path(place) / "said").write_text(caught(LostRankError, ranks.wait))
+        ranks.wait()
+
+    with joined("cpu") as ranks:
+        (Path(place) / "said").write_text(caught(LostRankError, meet_and_wait))
 
 
 def run_both(function: str, folder: Path) -> None:
