@@ -19,15 +19,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from supernet.sync_norm import global_batch_norm
+from supernet.sync_norm import global_batch_norm, together
 
 
 class RankError(RuntimeError):
     """The ranks of a distributed training do not fit together; the message names the rank and what differs."""
-
-
-class LostRankError(RuntimeError):
-    """Another process of the training has ended; its own message says why."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,7 @@ class Ranks:
     def average(self, tensors: Sequence[Tensor]) -> None:
         """Replaces each tensor by its mean over the ranks, in place and with equal bits on every rank.
 
-        This and all else that communicates raises LostRankError when another rank has ended.
+        This and all else that communicates, batch norms included, raises LostRankError when another rank has ended.
 
         One all-reduce of one flattened buffer. torch's DistributedDataParallel does not fit here: it reduces during a
         single backward of a forward of its own, and a step sums the gradients of several subnets, each of which leaves
@@ -62,7 +58,7 @@ class Ranks:
         if self.size == 1 or not tensors:
             return
         flat = torch.cat([t.reshape(-1) for t in tensors])
-        with self._together():
+        with together():
             dist.all_reduce(flat)
         flat /= self.size
         for tensor, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
@@ -73,19 +69,9 @@ class Ranks:
         if self.size == 1:
             return flag
         flags = torch.tensor(int(flag), device=self.device)
-        with self._together():
+        with together():
             dist.all_reduce(flags, dist.ReduceOp.MAX)
         return bool(flags)
-
-    @contextmanager
-    def _together(self) -> Iterator[None]:
-        """Says of a collective that fails what a user can make of it: the others have gone."""
-        try:
-            yield
-        except RuntimeError as error:
-            raise LostRankError(
-                f"rank {self.rank} waits in vain for another, which has ended: see its message"
-            ) from error
 
     def wait(self) -> None:
         """Returns when all ranks have called it."""
@@ -110,7 +96,7 @@ class Ranks:
             return
         mine = torch.tensor([_digest(value) for value in facts.values()], device=self.device)
         everyone = [torch.empty_like(mine) for _ in range(self.size)]
-        with self._together():
+        with together():
             dist.all_gather(everyone, mine)
         for rank, theirs in enumerate(everyone):
             if differs := [name for name, same in zip(facts, (theirs == everyone[0]).tolist()) if not same]:

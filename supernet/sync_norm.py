@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +16,21 @@ from torch.nn import functional as F
 
 _MOMENTUM, _EPS = 0.1, 1e-5  # those of F.batch_norm
 _DIMS = (0, 2, 3)
+
+
+class LostRankError(RuntimeError):
+    """Another process of the training has ended; its own message says why."""
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Around a collective: where it fails, LostRankError says what a user can make of it."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise LostRankError(
+            f"rank {dist.get_rank()} waits in vain for another, which has ended: see its message"
+        ) from error
 
 
 def global_batch_norm(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor, training: bool) -> Tensor:
@@ -49,7 +66,8 @@ class _GlobalBatchNorm(torch.autograd.Function):
         local = torch.stack([grad.sum(_DIMS), (grad * normal).sum(_DIMS)])
         # The mean and the variance depend on the rows of every rank, so their gradients come from every rank's loss.
         everyone = local.clone()
-        dist.all_reduce(everyone)
+        with together():
+            dist.all_reduce(everyone)
         of_mean, of_scale = everyone / count
         inner = grad - _wide(of_mean) - normal * _wide(of_scale)
         return (inner * _wide(weight * scale)).to(x.dtype), None, None, local[1], local[0]
@@ -64,7 +82,8 @@ def _global_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     count = mean.new_full((1,), x.numel() / x.shape[1])
     mine = torch.cat([mean, var * count, count])
     everyone = mine.new_empty((dist.get_world_size(), len(mine)))
-    dist.all_gather(list(everyone.unbind()), mine)
+    with together():
+        dist.all_gather(list(everyone.unbind()), mine)
     means, squares, counts = everyone.split([len(mean), len(mean), 1], 1)
     total = counts.sum()
     overall = (means * counts).sum(0) / total

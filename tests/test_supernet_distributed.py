@@ -21,11 +21,11 @@ from search_spaces.network import NetworkSpace, Stage
 from supernet import datasets
 from supernet.batches import train_batches
 from supernet.data import prepare
-from supernet.distributed import ALONE, LostRankError, RankError, Ranks, joined
+from supernet.distributed import ALONE, RankError, Ranks, joined
 from supernet.fit import Hooks, fit
 from supernet.model import Supernet
 from supernet.recipe import TrainConfig
-from supernet.sync_norm import global_batch_norm
+from supernet.sync_norm import LostRankError, global_batch_norm
 from supernet.train import SpikeError, Trainer
 
 ROOT = Path(__file__).parent.parent
@@ -136,7 +136,9 @@ def leave(rank: int, port: int, place: str) -> None:
         ranks.wait()
 
     with joined("cpu") as ranks:
-        (Path(place) / "said").write_text(caught(LostRankError, meet_and_wait))
+        said = caught(LostRankError, meet_and_wait)
+        (Path(place) / "said").write_text(said)
+        assert caught(LostRankError, lambda: normalised(rows_to_normalise(), global_batch_norm)) == said
 
 
 def run_both(function: str, folder: Path) -> None:
