@@ -24,13 +24,15 @@ class LostRankError(RuntimeError):
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Around a collective: where it fails, LostRankError says what a user can make of it."""
+    """Around a collective: where it fails, LostRankError says what a user can make of it.
+
+    That includes the ValueError of a group that is gone: Ray Train ends it from another thread when a rank has died.
+    """
+    rank = f"rank {dist.get_rank()}" if dist.is_initialized() else "a rank"  # asked for now: not there after a failure
     try:
         yield
-    except RuntimeError as error:
-        raise LostRankError(
-            f"rank {dist.get_rank()} waits in vain for another, which has ended: see its message"
-        ) from error
+    except (RuntimeError, ValueError) as error:
+        raise LostRankError(f"{rank} waits in vain for another, which has ended: see its message") from error
 
 
 def global_batch_norm(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor, training: bool) -> Tensor:
@@ -81,8 +83,8 @@ def _global_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     var, mean = torch.var_mean(x, _DIMS, correction=0)
     count = mean.new_full((1,), x.numel() / x.shape[1])
     mine = torch.cat([mean, var * count, count])
-    everyone = mine.new_empty((dist.get_world_size(), len(mine)))
     with together():
+        everyone = mine.new_empty((dist.get_world_size(), len(mine)))
         dist.all_gather(list(everyone.unbind()), mine)
     means, squares, counts = everyone.split([len(mean), len(mean), 1], 1)
     total = counts.sum()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 import warm_python
 
@@ -25,7 +26,7 @@ from supernet.distributed import ALONE, RankError, Ranks, joined
 from supernet.fit import Hooks, fit
 from supernet.model import Supernet
 from supernet.recipe import TrainConfig
-from supernet.sync_norm import LostRankError, global_batch_norm
+from supernet.sync_norm import LostRankError, global_batch_norm, together
 from supernet.train import SpikeError, Trainer
 
 ROOT = Path(__file__).parent.parent
@@ -210,6 +211,22 @@ def test_ranks_that_train_different_spaces_are_named(ranks):
 def test_a_rank_whose_partner_has_ended_says_so(tmp_path):
     run_both("leave", tmp_path)
     assert (tmp_path / "said").read_text() == "rank 1 waits in vain for another, which has ended: see its message"
+
+
+def end_group_and_fail() -> None:
+    dist.destroy_process_group()
+    raise RuntimeError("connection closed")
+
+
+def test_a_group_that_ends_while_a_rank_waits_counts_as_a_lost_partner():
+    """Ray Train ends it from another thread when a rank has died: no ValueError, which would look like bad input."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    with pytest.raises(LostRankError, match=r"^rank 0 waits in vain"), together():
+        end_group_and_fail()
+    with pytest.raises(LostRankError, match=r"^a rank waits in vain"):
+        Ranks(0, 2).wait()
+    with pytest.raises(LostRankError, match=r"^a rank waits in vain"):
+        normalised(rows_to_normalise(), global_batch_norm)
 
 
 def test_every_rank_checks_the_settings_before_it_waits_for_others(monkeypatch, tmp_path):
