@@ -39,8 +39,9 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.mark.slow
 def test_whatever_is_killed_the_history_is_the_same_and_nothing_is_evaluated_twice(
-    trained_run: Path, tmp_path: Path
+    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv(warm_python.RAY_WORKERS)  # those to be killed are found as children of their raylet
     report = inject(trained_run, tmp_path, kills=1, seed=0)
     assert collections.Counter(kill["kind"] for kill in report["kills"]) == {"worker": 1, "machine": 1, "driver": 1}
     assert report["failed_trials"] == 0

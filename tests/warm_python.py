@@ -4,7 +4,7 @@ Importing torch and its like takes a process seconds, which tests that start man
 a session of tests has three programs: `python` and `nas`, and `torch_python`, for which torch alone is imported. Each
 hands its arguments, environment, folder and descriptors to a server, passes SIGINT and SIGTERM on, and ends as the
 process ends that was forked for it; where the program is killed, so is that process. This project's own modules are
-imported by the process itself, as by any.
+imported by the process itself, as by any. So start, too, the workers of every Ray that a test or a command joins.
 
 Not for a test of what is imported, of process groups and SIGSTOP, of the id of the process that it started, or of what
 happens while an interpreter is taken apart: these end after their threads, exit functions and streams. With
@@ -17,6 +17,7 @@ import atexit
 import contextlib
 import gc
 import importlib
+import json
 import marshal
 import os
 import runpy
@@ -40,6 +41,9 @@ LIBRARIES = (
     "optuna", "moocore", "matplotlib.figure", "matplotlib.backends.backend_agg", "pydantic", "typer", "rich.console",
     "rich.table", "rich.progress", "PIL.Image", "yaml", "orjson", "safetensors.torch", "fsspec", "fastapi", "uvicorn",
 )  # fmt: skip
+
+# Ray takes from it what the workers of a driver have, unless a job has brought it its own
+RAY_WORKERS = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 PROGRAM = """#!{python} -IS
 import marshal, os, signal, socket, sys
@@ -83,6 +87,7 @@ def start() -> Callable[[], None]:
     """Starts the servers, which import their libraries when they are first asked; gives what ends them."""
     place = Path(tempfile.mkdtemp(prefix="warm"))
     os.environ["WARM_PYTHON"] = str(place)
+    os.environ[RAY_WORKERS] = json.dumps({"runtime_env": {"py_executable": str(place / "python")}})
     servers = [_start_server(place / "server", LIBRARIES), _start_server(place / "torch_server", ("torch",))]
     _write_program(place / "python", place / "server")
     _write_program(place / "torch_python", place / "torch_server")
