@@ -170,6 +170,9 @@ class Calibration:
             archs, inherited, standalone = zip(*rows, strict=True) if rows else ((), (), ())
         except (KeyError, TypeError) as error:
             raise ValueError(f"the calibration's pairs are not readable: {error!r}") from None
+        for value in (*inherited, *standalone):
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ValueError(f"the calibration's accuracies must be numbers, not {value!r}")
         return cls(space, archs, inherited, standalone)
 
     @property

@@ -127,11 +127,12 @@ def _work(
     from nas.trust import teacher_of
     from supernet.finetune import Images
 
+    archs = {trial.number: cast(Arch, trial.arch) for trial in chosen}
     return Work(
         images=Images.of(data),
         recipe=run.recipe,
-        plans={trial.number: plan(run.space, cast(Arch, trial.arch)) for trial in chosen},
-        largest=frozenset(trial.number for trial in chosen if trial.arch == run.space.largest()),
+        plans={number: plan(run.space, arch) for number, arch in archs.items()},
+        largest=frozenset(number for number, arch in archs.items() if run.recipe.is_largest(run.space, arch)),
         epochs=epochs,
         seed=seed,
         device="cuda" if num_gpus else "cpu",

@@ -8,7 +8,7 @@ import os
 import platform
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -51,6 +51,8 @@ class DataOptions:
         size = self.image_size
         if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 4096):
             raise ValueError(f"image size is {size!r}; valid: 1 to 4096 pixels")
+        if not isinstance(self.skip_corrupt, bool):
+            raise ValueError(f"skip_corrupt is {self.skip_corrupt!r}; valid: true or false")
         name, _, place = self.spec.partition(":")
         if is_function(self.spec):
             object.__setattr__(self, "spec", absolute(self.spec))
@@ -173,7 +175,7 @@ class Run:
             NetworkSpace.from_dict(description["space"])
             DataOptions(**description["data"])
             TrainConfig(**description["recipe"])
-            len(description["classes"])
+            _require_form(description)
         except KeyError as error:
             raise RunError(f"{file} lacks {error}") from None
         except (TypeError, ValueError, AttributeError) as error:
@@ -285,9 +287,20 @@ def folder_of(path: str | Path) -> Path:
     return Run._at(path).path
 
 
+def _require_form(description: Mapping[str, Any]) -> None:
+    """Raises KeyError or ValueError naming what is not as it was written, of what no other type checks."""
+    classes, start = description["classes"], description.get("init_from")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"classes is {classes!r}; valid: a list of names")
+    if start is not None and not (isinstance(start, dict) and isinstance(start.get("folder"), str)):
+        raise ValueError(f"init_from is {start!r}; valid: null, or an object with a folder")
+
+
 def require_new(path: str | Path) -> None:
     """Raises RunError unless there is room for a new run."""
     advice = "continue that run with --resume, or name another folder"
+    if str(path).startswith("-"):
+        raise RunError(f"the folder {path} begins with a '-', as options of commands do; name another one")
     run = Run._at(path)
     if run.mirror:
         run.mirror.require_empty(advice)
@@ -299,8 +312,9 @@ def require_empty(path: Path, advice: str | None) -> None:
     """Raises RunError unless `path` is missing or a folder, and an empty one where there is `advice` on what to do."""
     if path.is_symlink() and not path.exists():
         raise RunError(f"{path} is a link to nothing; a folder is needed")
-    if path.exists() and not path.is_dir():
-        raise RunError(f"{path} is a file; a folder is needed")
+    for place in (path, *path.parents):
+        if place.exists() and not place.is_dir():
+            raise RunError(f"{place} is a file; a folder is needed")
     if advice and path.is_dir() and any(path.iterdir()):
         raise RunError(f"the folder {path} is not empty; {advice}")
 

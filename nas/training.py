@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from nas.run import DataOptions, Run, RunError, require_new, writing
 from nas.spaces import Source, SpaceSource, resolve
+from search_spaces.compare import differences
 from supernet.recipe import TrainConfig
 
 if TYPE_CHECKING:
@@ -144,6 +145,10 @@ def load_trained(run: Run) -> tuple[SharedWeights, dict[str, Any], ImageData]:
     supernet, state = load_supernet(run.checkpoint)
     if supernet.space != run.space:
         raise RunError(f"{run.checkpoint} is a checkpoint of another space ({supernet.space.name!r}, other choices)")
+    trained = state["recipe"]
+    for name, value in asdict(run.recipe).items():
+        if trained.get(name, value) != value:  # one of an older version may lack some
+            raise RunError(f"recipe {name} is {value!r} in {run}, and was {trained[name]!r} when it was trained")
     if state["step"] < state["total_steps"]:
         log.warning(
             "the training of %s stands at step %d of %d; continue it with: nas train -o %s --resume",
@@ -297,8 +302,10 @@ def check_resumed(
     differs = [f"{name} was {started[name]!r} and is now {v!r}" for name, v in _given(given) if started[name] != v]
     if space is not None:
         network = resolve(space).build(run.space.in_channels, run.space.image_size, run.space.num_classes)
-        if network.to_dict() != run.space.to_dict():
-            differs.append(f"space was {run.space.name!r} and is now {network.name!r} or has other choices")
+        found = differences(run.space, network)
+        if network.name != run.space.name:
+            found = [("space", repr(run.space.name), repr(network.name))]
+        differs += [f"{name} was {before} and is now {now}" for name, before, now in found]
     if differs:
         raise RunError(f"cannot resume {run}: {'; '.join(differs)}")
 

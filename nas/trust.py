@@ -142,20 +142,24 @@ def standalone_record(
     """
     from supernet.evaluate import predict, recalibrate
     from supernet.standalone import train_alone
+    from supernet.train import TrainingError
 
     started = time.monotonic()
-    largest = arch == run.space.largest()
+    largest = run.recipe.is_largest(run.space, arch)
     subnet = train_alone(
         plan(run.space, arch), data, run.recipe, epochs, seed, device, on_record, largest=largest, teacher=teacher
     )
     recalibrate(subnet, data.calibration.images, data.mean, data.std)
     logits = predict(subnet, data.validation.images, data.mean, data.std)
+    if not logits.isfinite().all():  # the last step broke what its own gradient could not show yet
+        raise TrainingError(f"the network computes no finite numbers after the last step (lr {run.recipe.lr})")
     correct = (logits.argmax(1) == data.validation.labels).numpy()
     return {
         "format": FORMAT,
         "arch": arch.to_dict(),
         "epochs": epochs,
         "seed": seed,
+        "largest": largest,
         "images": len(correct),
         "correct": np.packbits(correct).tobytes().hex(),
         "seconds": round(time.monotonic() - started, 3),
@@ -192,7 +196,7 @@ def _train_missing(
 
     folder = _folder(run, basis)
     folder.mkdir(parents=True, exist_ok=True)
-    found = [_read_record(folder, arch, basis, len(data.validation)) for arch in sample]
+    found = [_read_record(run, folder, arch, basis, len(data.validation)) for arch in sample]
     steps = basis.epochs * steps_per_epoch(len(data.train), run.recipe.batch_size)
     on_start(steps * sum(correct is not None for correct in found), steps * len(sample))
 
@@ -256,8 +260,12 @@ def _file(folder: Path, arch: Arch) -> Path:
     return folder / f"{name}.json"
 
 
-def _read_record(folder: Path, arch: Arch, basis: Basis, images: int) -> np.ndarray | None:
-    """What a finished training got right, or None. Raises RunError for a record that is not as it was written."""
+def _read_record(run: Run, folder: Path, arch: Arch, basis: Basis, images: int) -> np.ndarray | None:
+    """What a finished training got right, or None. Raises RunError for a record that is not as it was written.
+
+    None, too, where it was trained as another network than the largest, and is that, or the other way round. A record
+    that does not say it is of a version to which the largest was the one at the reference pooling alone.
+    """
     file = _file(folder, arch)
     if not file.exists():
         return None
@@ -268,7 +276,8 @@ def _read_record(folder: Path, arch: Arch, basis: Basis, images: int) -> np.ndar
         record = json.loads(file.read_text(encoding="utf-8"))
         if differs := [name for name, value in expected.items() if record[name] != value]:
             raise ValueError(f"its {differs[0]} is {record[differs[0]]}")
-        return _unpacked(record)
+        as_largest = record.get("largest", arch == run.space.largest())
+        return _unpacked(record) if as_largest == run.recipe.is_largest(run.space, arch) else None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{file} is not as it was written ({error}); remove it to train it again") from None
 

@@ -246,7 +246,8 @@ def is_recalibrated(run: Run, context: Mapping[str, str]) -> bool:
 def command_again(run: Run, written: Mapping[str, Any]) -> str:
     """The command that makes a report or a calibration again, with the options of the one that was written."""
     command = f"nas trust {shlex.quote(str(run))}"
-    for rows in (written.get("pairs"), written.get("archs")):
+    pairs, archs = written.get("pairs"), written.get("archs")
+    for rows in (pairs if isinstance(pairs, list) else None, archs):
         archs = len(rows) if isinstance(rows, list) else rows
         if isinstance(archs, int) and archs >= LEAST_PAIRS:  # else it was damaged, and would be refused
             command += f" --archs {archs}"

@@ -46,8 +46,17 @@ def pooled_dearest(space: NetworkSpace, arch: Arch) -> Arch:
     """`arch` with its pools where it has the most MACs.
 
     A pool that moves back makes each block between dearer, but not for certain past a stride: 14 pixels, say, become 4
-    by a pool, which rounds down, and then a stride, which rounds up, and 3 the other way. So each way to share the
-    pools out among the runs of blocks between strides is compared, with the pools of a run as late as they can be.
+    by a pool, which rounds down, and then a stride, which rounds up, and 3 the other way. So each of `latest_poolings`
+    is compared.
+    """
+    archs = latest_poolings(space, arch)
+    return archs[0] if len(archs) == 1 else max(archs, key=lambda a: (plan(space, a).macs, a.pool))
+
+
+def latest_poolings(space: NetworkSpace, arch: Arch) -> list[Arch]:
+    """`arch` with each way to share its pools out among the runs of blocks between strides, as late in a run as can be.
+
+    The size of the last features depends on these shares alone.
     """
     runs: list[list[int]] = [[]]
     for slot in space.active_slots(arch.depth):
@@ -61,8 +70,7 @@ def pooled_dearest(space: NetworkSpace, arch: Arch) -> Arch:
         for count in counts
         if all(n <= len(run) for run, n in zip(runs, count))
     ]
-    archs = [replace(arch, pool=tuple(pool)) for pool in pools]
-    return archs[0] if len(archs) == 1 else max(archs, key=lambda a: (plan(space, a).macs, a.pool))
+    return [replace(arch, pool=tuple(pool)) for pool in pools]
 
 
 def features(space: NetworkSpace, arch: Arch) -> np.ndarray:

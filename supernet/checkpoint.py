@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from supernet.header import FORMAT, CheckpointError, previous
+from supernet.header import FORMAT, CheckpointError, checked_state, head_checksum, previous
 
 __all__ = ["FORMAT", "CheckpointError", "exists", "load", "previous", "save", "select", "weights_hash"]
 
@@ -33,7 +33,10 @@ def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) ->
     tensors: by name, from any device. state: JSON-serialisable.
     """
     flat = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    metadata = {"format": FORMAT, "state": json.dumps(state), "crc32": str(_crc32(flat))}
+    text, shapes = json.dumps(state), {name: t.shape for name, t in flat.items()}
+    metadata = {
+        "format": FORMAT, "state": text, "crc32": str(_crc32(flat)), "head_crc32": head_checksum(text, shapes),
+    }  # fmt: skip
     temporary = path.with_name(path.name + ".tmp")
     try:
         with open(temporary, "wb") as file:  # not by `save_file`, which begins under a random name that a kill leaves
@@ -93,9 +96,12 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(f"there is no checkpoint {path}") from None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged or not a checkpoint ({error})") from None
-    if metadata["crc32"] != str(_crc32(tensors)):
+    if metadata.get("crc32") != str(_crc32(tensors)):
         raise CheckpointError(f"{path} is damaged (its contents do not match their checksum)")
-    return tensors, json.loads(metadata["state"])
+    try:
+        return tensors, checked_state(metadata, {name: t.shape for name, t in tensors.items()})
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged ({error})") from None
 
 
 def _crc32(tensors: Mapping[str, Tensor]) -> int:

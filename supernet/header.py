@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,20 @@ def read_state(path: Path) -> dict[str, Any]:
         return _read(previous(path))
 
 
+def head_checksum(state: str, shapes: Mapping[str, Sequence[int]]) -> str:
+    """CRC-32 of what a head says: its state as JSON, and names and shapes of the tensors."""
+    return str(zlib.crc32(json.dumps([state, sorted((name, list(shape)) for name, shape in shapes.items())]).encode()))
+
+
+def checked_state(metadata: Mapping[str, str], shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """The state that a head holds. Raises KeyError or ValueError where it is not as it was written."""
+    checksum = head_checksum(metadata["state"], shapes)
+    if metadata.get("head_crc32", checksum) != checksum:  # earlier versions wrote none
+        raise ValueError("its head does not match its checksum")
+    state: dict[str, Any] = json.loads(metadata["state"])
+    return state
+
+
 def state_of(name: str, read: Callable[[int, int], bytes], size: int | None = None) -> dict[str, Any]:
     """The state in the head of a checkpoint, wherever it lies.
 
@@ -47,15 +62,16 @@ def state_of(name: str, read: Callable[[int, int], bytes], size: int | None = No
         if length > _MOST_HEADER:
             raise ValueError("it has no safetensors header")
         header = json.loads(read(8, 8 + length))
-        ends = [t["data_offsets"][1] for key, t in header.items() if key != "__metadata__"]
+        parts = {key: part for key, part in header.items() if key != "__metadata__"}
+        ends = [part["data_offsets"][1] for part in parts.values()]
         end = 8 + length + max(ends, default=0)
         if size not in (None, end):
             raise ValueError(f"it should have {end} bytes")
         metadata = header.get("__metadata__", {})
         if metadata.get("format") != FORMAT:
             raise CheckpointError(f"{name} is not a checkpoint of this version ({FORMAT})")
-        state: dict[str, Any] = json.loads(metadata["state"])
-        return state
+        shapes = {key: part["shape"] for key, part in parts.items()}
+        return checked_state(metadata, shapes)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
         raise CheckpointError(f"{name} is damaged or not a checkpoint ({error})") from None
 

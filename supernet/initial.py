@@ -9,12 +9,12 @@ fits another scale badly is better than none.
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from search_spaces.compare import differences
 from search_spaces.network import NetworkSpace
 from search_spaces.plan import Layer
 from supernet.exported import ExportedError, read_exported
@@ -79,9 +79,5 @@ def _write_layer(elastic: Any, plain: Any, layer: Layer) -> None:
 
 def _differences(theirs: NetworkSpace, ours: NetworkSpace) -> list[str]:
     """Fields of which weights depend, as `stages[1].widths is (16, 24) in the model and (16, 32) here`."""
-    pairs = [(f.name, getattr(theirs, f.name), getattr(ours, f.name)) for f in fields(ours) if f.name != "stages"]
-    if len(theirs.stages) != len(ours.stages):
-        pairs.append(("number of stages", len(theirs.stages), len(ours.stages)))
-    for index, (a, b) in enumerate(zip(theirs.stages, ours.stages)):
-        pairs += [(f"stages[{index}].{f.name}", getattr(a, f.name), getattr(b, f.name)) for f in fields(a)]
-    return [f"{name} is {a} in the model and {b} here" for name, a, b in pairs if name not in _FREE and a != b]
+    found = differences(theirs, ours)
+    return [f"{name} is {a} in the model and {b} here" for name, a, b in found if name not in _FREE]

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from search_spaces.members import latest_poolings
 from search_spaces.network import NetworkSpace
 from search_spaces.plan import Layer, plan
 
@@ -74,9 +75,9 @@ def local_batch_norm(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias:
 
 def require_trainable(space: NetworkSpace, batch: int) -> None:
     """Raises ValueError where a subnet of `space` could not train on a batch of so many images: its batch norms."""
-    smallest = plan(space, space.smallest())  # at the lowest resolution; all architectures place all pools
-    sizes = [layer.out_size for block in smallest.blocks for layer in block.layers if layer.op == "norm"]
-    _require_variance(batch, min(sizes), min(sizes))
+    plans = [plan(space, arch) for arch in latest_poolings(space, space.smallest())]  # at the lowest resolution
+    least = min(layer.out_size for p in plans for block in p.blocks for layer in block.layers if layer.op == "norm")
+    _require_variance(batch, least, least)
 
 
 def _require_variance(batch: int, height: int, width: int) -> None:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass, fields
 
+from search_spaces.arch import Arch
+from search_spaces.network import NetworkSpace
 from supernet.distill import DISTILLATIONS, LABELLESS
 from supernet.samplers import SAMPLERS
 from supernet.shrink import SCHEDULES
@@ -167,6 +169,11 @@ class TrainConfig:
     def trains_largest(self) -> bool:
         """Whether there are steps that train the largest subnet as such, and not only when it is drawn."""
         return STEP_PLANS[self.step_plan].teaches or self.schedule != "none"
+
+    def is_largest(self, space: NetworkSpace, arch: Arch) -> bool:
+        """Whether `arch` is the largest subnet of `space`: at whatever pooling, where that is drawn for it, too."""
+        largest = space.largest()
+        return arch == (space.with_pools(largest, arch.pool) if self.max_pooling == "shared" else largest)
 
     def about_pools(self) -> list[str]:
         """The settings, by name and value, that do nothing in a space that places no pools."""

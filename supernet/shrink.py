@@ -15,13 +15,14 @@ class Phase:
     """What holds in one step.
 
     space: the choices open now, a part of the whole. largest_only: no other subnet is trained. beta: factor of the
-    loss of all subnets but the largest.
+    loss of all subnets but the largest. with_largest: that is trained beside what the step plan chooses.
     """
 
     name: str
     space: NetworkSpace
     largest_only: bool = False
     beta: float = 1.0
+    with_largest: bool = False
 
 
 class Schedule:
@@ -49,8 +50,9 @@ class DelayedEpsilon(Schedule):
     """The largest alone for half of the run, then the others fade in (DepS, Annavajjala et al. 2024).
 
     At the switch the channels are sorted once. Over the ramp, five epochs or a tenth of the run where that is less, the
-    other subnets' losses are scaled by beta_t = (fraction of the ramp)·lr(end of the ramp)/lr(t), from 0 to 1. Scaling
-    a loss is a learning rate of its own for plain SGD alone: an adaptive optimizer normalises it away.
+    other subnets' losses are scaled by beta_t = (fraction of the ramp)·lr(end of the ramp)/lr(t), from 0 to 1, and the
+    largest is trained beside them, whatever the step plan. Scaling a loss is a learning rate of its own for plain SGD
+    alone: an adaptive optimizer normalises it away.
     """
 
     DELAY = 0.5
@@ -72,7 +74,8 @@ class DelayedEpsilon(Schedule):
         if step >= self.full:
             return Phase("all", self.space)
         fraction = (step - self.start) / (self.full - self.start)
-        return Phase("ramp", self.space, beta=fraction * self.learning_rate(self.full) / self.learning_rate(step))
+        beta = fraction * self.learning_rate(self.full) / self.learning_rate(step)
+        return Phase("ramp", self.space, beta=beta, with_largest=True)
 
     def sort_steps(self) -> tuple[int, ...]:
         """Once, before the first smaller subnet is trained."""

@@ -85,9 +85,14 @@ def sandwich(context: StepContext) -> list[StepSubnet]:
     return [StepSubnet(arch, role) for arch, role in zip(archs, roles, strict=True)]
 
 
-def largest_alone(context: StepContext) -> list[StepSubnet]:
-    """The largest subnet alone, where pooling is shared at a drawn pooling: for the first phase of a schedule."""
-    return [StepSubnet(context.space.with_pools(context.space.largest(), context.draw(0).pool), "max")]
+def largest_on(context: StepContext, parts: int) -> list[StepSubnet]:
+    """The largest subnet on each of so many equal parts of the images, where pooling is shared at a drawn pooling: for
+    the phases of a schedule.
+    """
+    arch = context.space.largest()
+    if context.shared_pooling:
+        arch = context.space.with_pools(arch, context.draw(0).pool)
+    return [StepSubnet(arch, "max", part=part, scale=1 / parts) for part in range(parts)]
 
 
 def single_path(context: StepContext) -> list[StepSubnet]:

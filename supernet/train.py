@@ -33,10 +33,10 @@ from supernet.optim import bf16_autocast, learning_rate, make_average, make_opti
 from supernet.probe import Probe
 from supernet.recipe import TrainConfig
 from supernet.samplers import SAMPLERS, Probes, Sampler
-from supernet.shrink import SCHEDULES
+from supernet.shrink import SCHEDULES, Phase
 from supernet.snapshot import TrainingError
 from supernet.spikes import SpikeDetector
-from supernet.steps import STEP_PLANS, StepContext, StepSubnet, largest_alone, step_rng
+from supernet.steps import STEP_PLANS, StepContext, StepSubnet, largest_on, step_rng
 
 VALIDATE_IMAGES = 1000  # per epoch, for the progress display alone
 MOST_ROLLBACKS = 3
@@ -144,32 +144,42 @@ class Trainer:
             averages = members_of(self.ready) if self.average else [None] * len(self.routing.members)
             for member, average in zip(self.routing.members, averages):
                 sort_channels(member, self.optimizer, average)
-        phase, config = self.schedule.phase(self.step), self.config
-        shared = config.max_pooling == "shared" and phase.space.num_pools > 0
-        if phase.largest_only and not shared:
-            return [StepSubnet(self.supernet.space.largest(), "max")]
+        phase = self.schedule.phase(self.step)
+        context = self._context(phase, images, labels)
+        subnets = [] if phase.largest_only else self.plan.subnets(context)
+        if phase.largest_only or (phase.with_largest and not self.plan.teaches):
+            # last, where it teaches nobody and its pooling decides on no other's member
+            subnets += largest_on(context, parts=max((s.part for s in subnets), default=0) + 1)
+        whole = self.supernet.space
+        return [
+            replace(s, arch=whole.canonical(s.arch), scale=s.scale * (1.0 if s.role == "max" else phase.beta))
+            for s in subnets
+        ]
+
+    def _context(self, phase: Phase, images: Tensor, labels: Tensor) -> StepContext:
+        """What this step's plan chooses from; before others than the largest are trained, none is probed."""
+        config = self.config
         if phase.space != self.sampler.space:
             self.sampler = self.sampler_of(phase.space)
         probes = Probes(
             batch=lambda arch: self.probe.loss(self.supernet, arch, images, labels),
             held_out=lambda arch: self.probe.held_out_loss(self.supernet, arch),
         )
-        self.sampler.begin_step(self.step, self.total_steps, probes)
+        if not phase.largest_only:
+            self.sampler.begin_step(self.step, self.total_steps, probes)
         drawn: dict[int, Arch] = {}
 
         def draw(index: int) -> Arch:
             if index not in drawn:
-                drawn[index] = self.sampler.draw(step_rng(config.seed, self.step, index), probes)
+                rng = step_rng(config.seed, self.step, index)
+                blind = phase.largest_only and self.sampler.asks_probes
+                drawn[index] = phase.space.sample(rng) if blind else self.sampler.draw(rng, probes)
             return drawn[index]
 
-        context = StepContext(
+        shared = config.max_pooling == "shared" and phase.space.num_pools > 0
+        return StepContext(
             phase.space, config.seed, self.step, config.num_random, shared, draw, self.sampler.matched_min
         )
-        whole = self.supernet.space
-        return [
-            replace(s, arch=whole.canonical(s.arch), scale=s.scale * (1.0 if s.role == "max" else phase.beta))
-            for s in (largest_alone if phase.largest_only else self.plan.subnets)(context)
-        ]
 
     def _backward(
         self, subnets: list[StepSubnet], images: Tensor, labels: Tensor

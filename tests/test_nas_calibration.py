@@ -257,7 +257,9 @@ def test_bad_pairs_are_named():
 @pytest.mark.parametrize(
     "data", [{}, {"pairs": 3}, {"pairs": [{}]}, {"pairs": [3]}, {"pairs": []},
              {"pairs": [{"arch": {"depth": [9]}, "inherited": 0.1, "standalone": 0.1}]},
-             {"pairs": [{"arch": EVERY[i].to_dict(), "inherited": "a", "standalone": 0.1} for i in range(4)]}]
+             {"pairs": [{"arch": EVERY[i].to_dict(), "inherited": "a", "standalone": 0.1} for i in range(4)]},
+             *({"pairs": [{"arch": EVERY[i].to_dict(), "inherited": 0.1, "standalone": bad} for i in range(4)]}
+               for bad in ({}, [], "0.9", True, None))]
 )  # fmt: skip
 def test_a_changed_file_is_a_value_error(data):
     with pytest.raises(ValueError, match=r"\w"):

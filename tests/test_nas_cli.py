@@ -146,6 +146,8 @@ def test_a_second_study_shares_evaluations_and_has_its_own_picture(nas, run_copy
         (["train", "--space", "mine.yaml", "--data", "digits", "-o", "NEW"], "cannot read the space mine.yaml"),
         (["train", "--data", "digits", "-o", "NEW"], "needs a space and a data set"),
         (["train", "--space", "digits", "--data", "digits", "-o", "RUN"], "is not empty; continue that run with --res"),
+        (["train", "--space", "digits", "--data", "digits", "--out=-NEW"], "-NEW begins with a '-', as options"),
+        (["train", "--space", "digits", "--data", "digits", "-o", "FILE/x"], "run.json is a file; a folder is needed"),
         (["train", "-o", "NEW", "--resume"], "there is no run folder"),
         (["train", "-o", "RUN", "--resume", "--epochs", "9"], "epochs was 3 and is now 9"),
         (["train", "-o", "RUN", "--resume", "--space", "resnet_cifar"], "space was 'digits' and is now 'resnet_cifar'"),
@@ -171,7 +173,7 @@ def test_a_second_study_shares_evaluations_and_has_its_own_picture(nas, run_copy
 )
 def test_bad_input_is_named_with_exit_code_2(nas, trained_run, tmp_path, arguments, message):
     before = sorted(f.name for f in trained_run.iterdir())
-    paths = {"NEW": str(tmp_path / "new"), "RUN": str(trained_run)}
+    paths = {"NEW": str(tmp_path / "new"), "RUN": str(trained_run), "FILE/x": str(trained_run / "run.json/x")}
     code, out, err = nas(*(paths.get(a, a) for a in arguments))
     assert (code, out) == (2, "")
     assert err.startswith("error: ")

@@ -51,6 +51,11 @@ def test_a_damaged_run_description_is_named(nas, run_copy, content):
         (lambda d: d.update(data="digits"), "run.json"),
         (lambda d: d["recipe"].update(foo=1), "foo"),
         (lambda d: d["space"].update(name=["a"]), "name is ['a']; valid: a text"),
+        (lambda d: d["data"].update(skip_corrupt="x"), "skip_corrupt is 'x'; valid: true or false"),
+        (lambda d: d.update(classes="abc"), "classes is 'abc'; valid: a list of names"),
+        (lambda d: d.update(classes=[1]), "classes is [1]; valid: a list of names"),
+        (lambda d: d.update(init_from={"x": 1}), "init_from is {'x': 1}; valid: null, or an object with a folder"),
+        (lambda d: d.update(init_from="abc"), "init_from is 'abc'; valid: null"),
     ],
 )
 def test_an_edited_run_description_is_named(nas, run_copy, change, message):
@@ -72,6 +77,18 @@ def test_a_checkpoint_of_another_space_is_named(nas, run_copy):
     code, _, err = nas("search", run_copy, "--num-workers", 0)
     assert code == 2
     assert "checkpoint.safetensors is a checkpoint of another space" in err
+
+
+@pytest.mark.parametrize("command", [("search", "--num-workers", 0), ("trust", "--archs", 4, "--epochs", 1)])
+def test_a_recipe_that_is_not_the_checkpoints_is_named(nas, run_copy, command):
+    file = run_copy / "run.json"
+    description = json.loads(file.read_text())
+    description["recipe"]["members"] = 2
+    file.write_text(json.dumps(description))
+    name, *options = command
+    code, _, err = nas(name, run_copy, *options)
+    assert code == 2
+    assert f"recipe members is 2 in {run_copy}, and was 1 when it was trained" in err
 
 
 def test_two_trainings_of_one_run_are_refused(nas, run_copy):

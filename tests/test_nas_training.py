@@ -241,6 +241,19 @@ def test_what_is_about_pools_warns_where_there_are_none(nas, tmp_path, caplog):
     ]
 
 
+def test_a_resume_with_a_space_of_other_choices_names_them(nas, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = "{name: mine, num_pools: 1, stages: [{depths: [1, 2], widths: [4]}, {depths: [1], widths: [4, %s]}]}"
+    Path("mine.yaml").write_text(text % 8)
+    start = ("train", "--space", "mine.yaml", "--epochs", 1, "--batch-size", 360, "-o", "run")
+    assert nas(*start, "--data", "digits")[0] == 0
+    assert nas(*start, "--resume")[0] == 0
+    Path("mine.yaml").write_text(text % 6)
+    code, _, err = nas(*start, "--resume")
+    assert code == 2
+    assert "cannot resume run: stages[1].widths was (4, 8) and is now (4, 6)\n" in err
+
+
 def test_a_space_beyond_the_memory_of_the_machine_is_refused_before_the_run_is_made(nas, tmp_path):
     (tmp_path / "vast.yaml").write_text(
         "{name: vast, num_pools: 0, stages: [{depths: [64], widths: [65536], kernels: [3]}]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 import scipy.stats
+import torch
 import warm_python
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -29,6 +31,7 @@ from search_spaces import catalog
 from search_spaces.network import NetworkSpace, Stage
 from supernet import checkpoint
 from supernet.recipe import TrainConfig
+from supernet.train import TrainingError
 
 ROOT = Path(__file__).parent.parent
 
@@ -288,6 +291,51 @@ def test_a_changed_report_is_never_quoted_and_export_says_so_before_it_reads_the
     monkeypatch.setattr("supernet.evaluate.count_correct", None)
     with pytest.raises(RunError, match=rf"trust.json is not as it was written .* --archs {N} --epochs 1 --seed 0"):
         export_subnet(run, run.space.smallest(), tmp_path / "model")
+
+
+POOLED = NetworkSpace("pooled", (Stage((1, 2), (4, 8)),), 1, 1, 8, 10)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """Trained with the largest at drawn poolings. Not to be written to."""
+    folder = tmp_path_factory.mktemp("shared") / "run"
+    return train(POOLED, "digits", folder, epochs=1, batch_size=360, step_plan="sandwich", max_pooling="shared")
+
+
+def test_the_largest_is_trained_alone_as_such_at_every_pooling_at_which_the_supernet_does(
+    shared, tmp_path, monkeypatch
+):
+    """With its dropout, that is; a training of before this was so is done again."""
+    run = Run.open(shutil.copytree(shared.path, tmp_path / "run"))
+    largest = [POOLED.with_pools(POOLED.largest(), [slot]) for slot in (0, 1)]
+    assert POOLED.largest() in largest
+    trust_run(run, archs=6, epochs=1, device="cpu")
+    records = {file.name: json.loads(file.read_text()) for file in (run.path / "trust").rglob("*.json")}
+    assert [name for name, record in records.items() if record["largest"]] == [
+        f"{arch.key}.json" for arch in largest if f"{arch.key}.json" in records
+    ]
+    assert {f"{arch.key}.json" for arch in largest} <= records.keys()
+    before = trainings(run.path)
+    for file in (run.path / "trust").rglob("*.json"):
+        record = json.loads(file.read_text())
+        del record["largest"]
+        file.write_text(json.dumps(record))
+    trust_run(run, archs=6, epochs=1, device="cpu")
+    again = {name for name, text in trainings(run.path).items() if "largest" in text}
+    assert again == {f"{arch.key}.json" for arch in largest if arch != POOLED.largest()}
+    assert all(
+        json.loads(trainings(run.path)[name])["correct"] == json.loads(before[name])["correct"] for name in again
+    )
+
+
+def test_a_network_alone_that_computes_no_numbers_is_no_accuracy(trusted_copy, monkeypatch):
+    """As a search refuses it: highest of no numbers is the first class."""
+    monkeypatch.setattr(
+        "supernet.evaluate.predict", lambda subnet, images, mean, std: torch.full((len(images), 10), math.nan)
+    )
+    with pytest.raises(TrainingError, match=r"^architecture 1 of 4, \S+: the network computes no finite numbers"):
+        trust_run(trusted_copy, archs=4, epochs=1, seed=9, device="cpu")
 
 
 def test_names_of_records_fit_a_file_system(trusted):

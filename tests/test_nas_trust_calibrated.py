@@ -128,7 +128,9 @@ def test_a_search_beyond_the_calibrations_sample_warns(trusted_copy, caplog, lim
         assert re.search(again, told[0])
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"format": "other"}', None])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"format": "other"}', '{"format": "nas-calibration-1", "pairs": 9}', None]
+)
 def test_a_damaged_calibration_says_what_to_run(trusted_copy, text):
     file = trusted_copy / "calibration.json"
     data = json.loads(file.read_text())

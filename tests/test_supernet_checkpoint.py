@@ -9,9 +9,11 @@ import threading
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from supernet import checkpoint
+from supernet.header import read_state
 
 
 @pytest.fixture
@@ -49,6 +51,36 @@ def test_a_flipped_bit_is_noticed(path):
     path.write_bytes(bytes(data))
     with pytest.raises(checkpoint.CheckpointError, match="its contents do not match their checksum"):
         checkpoint.load(path)
+
+
+def test_a_bit_flipped_anywhere_in_the_head_is_noticed_or_changes_nothing(path, caplog):
+    """By who reads the tensors as by who reads the state alone."""
+    write(path, 1)
+    write(path, 2)
+    whole = path.read_bytes()
+    caplog.set_level("CRITICAL")
+    used = set()
+    for position in range(8 + int.from_bytes(whole[:8], "little")):
+        for bit in (0, 1, 6):
+            damaged = bytearray(whole)
+            damaged[position] ^= 1 << bit
+            path.write_bytes(bytes(damaged))
+            tensors, state = checkpoint.load(path)
+            used.add(state["step"])
+            assert state in ({"step": 1}, {"step": 2})
+            assert torch.equal(tensors["a"], torch.full((100,), float(state["step"])))
+            assert tensors["b"] == state["step"]
+            assert read_state(path) in ({"step": 1}, {"step": 2})
+    assert used == {1, 2}  # a letter of the checksum's own name may go
+
+
+def test_a_checkpoint_of_before_heads_had_a_checksum_is_read(path):
+    write(path, 1)
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in ("a", "b")}
+    del metadata["head_crc32"]
+    save_file(tensors, path, metadata)
+    assert checkpoint.load(path)[1] == read_state(path) == {"step": 1}
 
 
 def test_a_write_interrupted_between_its_two_renames_leaves_the_previous_one(path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from supernets import images, randomised
 from search_spaces import catalog
 from search_spaces.network import NetworkSpace, Stage
 from search_spaces.plan import Layer, plan
-from supernet.layers import ElasticConv2d
+from supernet.layers import ElasticConv2d, require_trainable
 from supernet.model import Supernet
 from supernet.subnet import Subnet, count_macs, count_params, resized
 
@@ -165,3 +167,13 @@ def test_one_value_a_channel_cannot_be_trained_on_and_batch_and_resolution_are_n
         supernet.train()(pixel, arch)
     assert supernet.train()(torch.cat([pixel, pixel]), arch).shape == (2, space.num_classes)
     assert supernet.eval()(pixel, arch).shape == (1, space.num_classes)
+
+
+def test_a_space_is_trainable_where_its_latest_pool_leaves_pixels_enough():
+    """A pool rounds down and a stride up: 6 pixels become 2 a side by the one and then the other, 1 the other way."""
+    stages = (Stage((1,), (4,)), Stage((1,), (4,), stride=2), Stage((1,), (4,)))
+    space = NetworkSpace("odd", stages, num_pools=1, in_channels=1, image_size=6)
+    with pytest.raises(ValueError, match=r"a batch of 1 image with features of 1x1 pixels"):
+        require_trainable(space, 1)
+    require_trainable(space, 2)
+    require_trainable(replace(space, image_size=8), 1)

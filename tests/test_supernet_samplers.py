@@ -65,6 +65,12 @@ def test_draws_are_canonical_members(name, space):
 
 
 @every_sampler
+def test_a_sampler_that_asks_no_probes_draws_without_any(name):
+    if not SAMPLERS[name].asks_probes:
+        SAMPLERS[name](JOINT, seed=1).draw(rng_of(1, 0, 0), None)
+
+
+@every_sampler
 def test_draws_are_a_function_of_seed_step_and_index(name):
     first, again, other = (run(SAMPLERS[name](JOINT, seed), range(40)) for seed in (1, 1, 2))
     assert first == again

@@ -213,6 +213,52 @@ def test_beta_scales_what_the_smaller_subnets_teach_and_leaves_the_largest_ones_
         torch.testing.assert_close(quarter[name], own + 0.25 * (all_of_it[name] - own), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("plan", sorted(STEP_PLANS))
+def test_the_largest_learns_on_while_the_others_fade_in(data, plan):
+    """Whatever the step plan, the ramp begins with the largest's gradient on all images, not with none."""
+    x, labels = torch.randn(24, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(24) % 10
+
+    def gradient(largest_only=False):
+        parts = {"step_plan": plan, "num_random": 2, "schedule": "delayed_epsilon"}
+        config = replace(CONFIG, dropout=0.0, mixup=0.0, epochs=20, **parts)
+        trainer = new_trainer(data, config)
+        trainer.autocast = nullcontext
+        trainer.step = trainer.schedule.start
+        phase = trainer.schedule.phase(trainer.step)
+        assert phase.beta == 0
+        phase = replace(phase, largest_only=largest_only)
+        trainer.schedule = SimpleNamespace(phase=lambda step: phase, sort_steps=lambda: ())
+        subnets = trainer._subnets(x, labels)
+        assert {s.role for s in subnets} > {"max"} or largest_only
+        trainer._backward(subnets, x, labels)
+        return {
+            name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in trainer.supernet.named_parameters()
+        }
+
+    alone, first = gradient(largest_only=True), gradient()
+    assert any(own.abs().max() > 1e-3 for own in alone.values())
+    if not STEP_PLANS[plan].parts:  # a batch norm sees another part of the images otherwise
+        for name, own in alone.items():
+            torch.testing.assert_close(first[name], own, rtol=0, atol=0)
+    else:
+        assert any(own.abs().max() > 1e-3 for own in first.values())
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_no_other_subnet_is_run_while_the_largest_is_trained_alone(data, sampler, monkeypatch):
+    """Nor probed to draw the pooling at which the largest stands."""
+    shared = {"schedule": "delayed_epsilon", "max_pooling": "shared", "epochs": 10, "step_plan": "sandwich"}
+    trainer = new_trainer(data, replace(CONFIG, sampler=sampler, **shared))
+    for probe in ("loss", "held_out_loss"):
+        monkeypatch.setattr(trainer.probe, probe, lambda *arguments: pytest.fail("probed"))
+    poolings = set()
+    for step in range(trainer.schedule.start):
+        trainer.step = step
+        (subnet,) = trainer._subnets(torch.zeros(8, 1, 8, 8), torch.arange(8))
+        poolings.add(subnet.arch.pool)
+    assert len(poolings) > 1
+
+
 def test_weight_decay_spares_norms_biases_and_transforms(data):
     trainer = new_trainer(data)
     names = {id(p): name for name, p in trainer.supernet.named_parameters()}

@@ -57,6 +57,8 @@ class AdjacentBand(Sampler):
     of its 600; here q grows linearly with the run's progress between the same two values.
     """
 
+    asks_probes = True
+
     def __init__(self, space: NetworkSpace, seed: int) -> None:
         super().__init__(space, seed)
         self.bins = macs_bins(space)

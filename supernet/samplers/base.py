@@ -33,9 +33,11 @@ class Sampler(ABC):
     answers agree, and a run that resumes from `state` repeats the uninterrupted one.
 
     space: where the architectures come from. seed: of the run. places_pools: whether all that it does is about pools.
+    asks_probes: whether a draw looks at the weights.
     """
 
     places_pools = False
+    asks_probes = False
 
     def __init__(self, space: NetworkSpace, seed: int) -> None:
         self.space, self.seed = space, seed

@@ -16,6 +16,8 @@ class BestUp(MacsBinned):
     passes.
     """
 
+    asks_probes = True
+
     def draw(self, rng: np.random.Generator, probes: Probes) -> Arch:
         """The first of those with the lowest finite loss."""
         archs = self.candidates(rng)

@@ -16,6 +16,8 @@ class WorstUp(MacsBinned):
     passes.
     """
 
+    asks_probes = True
+
     def draw(self, rng: np.random.Generator, probes: Probes) -> Arch:
         """The first of those with the highest finite loss: training a network that diverged would spread it."""
         archs = self.candidates(rng)
