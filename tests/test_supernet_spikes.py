@@ -242,7 +242,7 @@ def test_subnets_that_a_schedule_opens_may_start_at_chance(data, monkeypatch, sc
     def backward(subnets, images, labels):
         phase = trainer.schedule.phase(trainer.step).name
         loss = 2.5 * 0.97 ** (trainer.step - opened.setdefault(phase, trainer.step))
-        return [torch.tensor(loss)], torch.tensor(loss), torch.tensor(0.0)
+        return [torch.tensor(loss)] * len(subnets), torch.tensor(loss), torch.tensor(0.0)
 
     monkeypatch.setattr(trainer, "_backward", backward)
     images, labels = torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64)

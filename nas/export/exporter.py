@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -160,10 +162,12 @@ class Exporter:
 def _staging(out: Path) -> Iterator[Path]:
     """A folder beside `out`, on the same file system, that is gone afterwards unless it was moved."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
-        staged = Path(scratch) / "model"
-        staged.mkdir()
+    scratch = out.parent / f".{out.name}-{secrets.token_hex(4)}"
+    try:  # around its making, too: TemporaryDirectory leaves one behind that a signal comes right after
+        (staged := scratch / "model").mkdir(parents=True)
         yield staged
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _free_name(out: Path) -> Path:
