@@ -131,11 +131,12 @@ def load_data(run: Run, download: bool = False) -> ImageData:
 def load_trained(run: Run) -> tuple[SharedWeights, dict[str, Any], ImageData]:
     """The run's supernet, its checkpoint's state, and the very images it was trained with.
 
-    Raises CheckpointError for a checkpoint that cannot be read, and RunError for one of another space, or when the
-    data set is no longer what it was: its scores would be compared with ones of other images.
+    Raises CheckpointError for a checkpoint that cannot be read, and RunError for one of another space or recipe, or
+    when the data set is no longer what it was: its scores would be compared with ones of other images.
     """
     from supernet import checkpoint
     from supernet.data import fingerprint
+    from supernet.snapshot import changes
     from supernet.train import load_supernet
 
     if not checkpoint.exists(run.checkpoint):
@@ -145,10 +146,9 @@ def load_trained(run: Run) -> tuple[SharedWeights, dict[str, Any], ImageData]:
     supernet, state = load_supernet(run.checkpoint)
     if supernet.space != run.space:
         raise RunError(f"{run.checkpoint} is a checkpoint of another space ({supernet.space.name!r}, other choices)")
-    trained = state["recipe"]
-    for name, value in asdict(run.recipe).items():
-        if trained.get(name, value) != value:  # one of an older version may lack some
-            raise RunError(f"recipe {name} is {value!r} in {run}, and was {trained[name]!r} when it was trained")
+    recipe = asdict(run.recipe)
+    if differs := changes("recipe", {**recipe, **state["recipe"]}, recipe):  # one of an older version may lack some
+        raise RunError(f"{run} is not as it was trained: {'; '.join(differs)}")
     if state["step"] < state["total_steps"]:
         log.warning(
             "the training of %s stands at step %d of %d; continue it with: nas train -o %s --resume",

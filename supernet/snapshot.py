@@ -88,13 +88,14 @@ def _load_optimizer_state(trainer: Trainer, tensors: Mapping[str, Tensor]) -> No
         trainer.optimizer.state[params[name]][kind] = value.to(device)
 
 
+def changes(part: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What of `part` is not as it was, as `recipe lr was 0.1 and is now 0.2`."""
+    names = sorted(name for name in saved.keys() | now.keys() if saved.get(name) != now.get(name))
+    return [f"{part} {name} was {saved.get(name)!r} and is now {now.get(name)!r}" for name in names]
+
+
 def _differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    found = []
-    for part in ("space", "recipe"):
-        for name in sorted(set(saved[part]) | set(now[part])):
-            old, new = saved[part].get(name), now[part].get(name)
-            if old != new:
-                found.append(f"{part} {name} was {old!r} and is now {new!r}")
+    found = [line for part in ("space", "recipe") for line in changes(part, saved[part], now[part])]
     if saved["data"] != now["data"]:
         found.append("the images, labels or splits are not those it was trained on")
     if saved["teacher"] != now["teacher"]:

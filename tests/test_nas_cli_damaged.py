@@ -88,7 +88,7 @@ def test_a_recipe_that_is_not_the_checkpoints_is_named(nas, run_copy, command):
     name, *options = command
     code, _, err = nas(name, run_copy, *options)
     assert code == 2
-    assert f"recipe members is 2 in {run_copy}, and was 1 when it was trained" in err
+    assert f"{run_copy} is not as it was trained: recipe members was 1 and is now 2" in err
 
 
 def test_two_trainings_of_one_run_are_refused(nas, run_copy):
