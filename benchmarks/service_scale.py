@@ -26,8 +26,9 @@ import numpy as np
 from machine import describe
 from services import free_port, serving
 
+from nas.data_options import DataOptions
 from nas.problem import Problem
-from nas.run import DataOptions, Run
+from nas.run import Run
 from nas.store import Identity, JournalStore
 from nas.trial import Trial
 from search_spaces import catalog, cost

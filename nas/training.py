@@ -11,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from nas.run import DataOptions, Run, RunError, require_new, writing
+from nas.data_options import DataOptions
+from nas.run import Run, RunError, require_new, writing
 from nas.spaces import Source, SpaceSource, resolve
 from search_spaces.compare import differences
 from supernet.recipe import TrainConfig
@@ -145,7 +146,11 @@ def load_trained(run: Run) -> tuple[SharedWeights, dict[str, Any], ImageData]:
         )
     supernet, state = load_supernet(run.checkpoint)
     if supernet.space != run.space:
-        raise RunError(f"{run.checkpoint} is a checkpoint of another space ({supernet.space.name!r}, other choices)")
+        found = differences(supernet.space, run.space)
+        raise RunError(
+            f"{run.checkpoint} is a checkpoint of another space: "
+            + "; ".join(f"its {name} is {theirs}, the run's {ours}" for name, theirs, ours in found)
+        )
     recipe = asdict(run.recipe)
     if differs := changes("recipe", {**recipe, **state["recipe"]}, recipe):  # one of an older version may lack some
         raise RunError(f"{run} is not as it was trained: {'; '.join(differs)}")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas.calibration import LEAST_PAIRS, Calibration
-from nas.run import Run, RunError, write_json, writing
+from nas.run import Run, RunError, require_empty, write_json, writing
 from nas.sampling import TooFewError, spread_sample
 from nas.trust_report import Basis, Pair, command_again, compared, figures, quote, save
 from search_spaces import cost
@@ -41,6 +41,7 @@ DEFAULT_ARCHS = 12
 MOST_SEED = 2**32
 ROOM = 2**20  # bytes that must be free before a training; a record takes two for eight images
 LONGEST_NAME = 200  # characters of a file's name, of the 255 bytes that file systems take
+_RECORDS = "trust"  # the folder of the trainings alone, in that of the run
 
 
 def trust_run(
@@ -84,6 +85,7 @@ def trust_run(
     from supernet.train import resolve_device
 
     resolve_device(device)
+    require_empty(run.path / _RECORDS, None)
     with writing(run):
         supernet, state, data = load_trained(run)
         basis = Basis(state["weights_hash"], state["data"], epochs, seed, None if max_macs is None else int(max_macs))
@@ -250,7 +252,7 @@ def _inherited(run: Run, supernet: Any, state: dict[str, Any], data: ImageData, 
 
 def _folder(run: Run, basis: Basis) -> Path:
     """Stand-alone trainings depend on neither the supernet's weights nor the sample: only on these two."""
-    return run.path / "trust" / f"epochs{basis.epochs}-seed{basis.seed}"
+    return run.path / _RECORDS / f"epochs{basis.epochs}-seed{basis.seed}"
 
 
 def _file(folder: Path, arch: Arch) -> Path:

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from search_cases import network_problem, noise
 
+from nas.data_options import DataOptions
 from nas.problem import Problem
-from nas.run import DataOptions, Run
+from nas.run import Run
 from nas.store import Identity, JournalStore
 from nas.trial import Trial
 from search_spaces.catalog import SPACES

@@ -76,7 +76,17 @@ def test_a_checkpoint_of_another_space_is_named(nas, run_copy):
     file.write_text(json.dumps(description))
     code, _, err = nas("search", run_copy, "--num-workers", 0)
     assert code == 2
-    assert "checkpoint.safetensors is a checkpoint of another space" in err
+    assert "checkpoint.safetensors is a checkpoint of another space: its stages[0].widths is (" in err
+    assert "the run's (16, 24)" in err
+
+
+def test_a_file_in_place_of_trusts_folder_is_named(nas, run_copy):
+    file = run_copy / "trust"
+    file.write_text("notes")
+    code, _, err = nas("trust", run_copy, "--archs", 4, "--epochs", 1)
+    assert code == 2
+    assert f"{file} is a file; a folder is needed" in err
+    assert file.read_text() == "notes"
 
 
 @pytest.mark.parametrize("command", [("search", "--num-workers", 0), ("trust", "--archs", 4, "--epochs", 1)])

@@ -16,9 +16,10 @@ from packaging.requirements import Requirement
 from spaces import NETWORKS
 from supernets import as_scored, random_data, randomised
 
+from nas.data_options import DataOptions
 from nas.export import FORMATS, Budget, export_subnet, exporter, isolated
 from nas.export.certificate import CHECK_IMAGES, project_revision
-from nas.run import DataOptions, Run
+from nas.run import Run
 from nas.training import load_trained
 from supernet.data import Split
 from supernet.evaluate import count_correct, predict

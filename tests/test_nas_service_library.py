@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from studies import SPACE, make_run, make_trials, write_study
 
-from nas.run import DataOptions, Run
+from nas.data_options import DataOptions
+from nas.run import Run
 from nas.service.state import (
     Library,
     UnknownError,

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nas.data_options import DataOptions
 from nas.export import export_subnet
-from nas.run import DataOptions, Run
+from nas.run import Run
 from nas.searching import search_run
 from nas.training import Interrupted, load_trained, train
 
