@@ -19,6 +19,7 @@ import json
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from machine import describe
@@ -113,17 +114,17 @@ def training_shares(recipe: dict, archs: list[Arch]) -> np.ndarray | None:
     """How much the sampler has each architecture's blocks trained at the levels where it has them, float64 [n].
 
     Mean over its blocks of the log of the share of draws that have that block at that level. None for a sampler that
-    asks how well networks do, whose draws are not known before the training.
+    asks the weights, whose draws are not known before the training.
     """
 
-    def ask(arch: Arch) -> float:
-        raise LookupError
+    def unasked(_: Any) -> Any:
+        raise AssertionError
 
+    probes = Probes(unasked, unasked, unasked)
     sampler = SAMPLERS[recipe["sampler"]](SPACE, recipe["seed"])
-    try:
-        drawn = [sampler.draw(step_rng(recipe["seed"], step, 0), Probes(ask, ask)) for step in range(DRAWS)]
-    except LookupError:
+    if sampler.asks_probes:
         return None
+    drawn = [sampler.draw(step_rng(recipe["seed"], step, 0), probes) for step in range(DRAWS)]
     counts: Counter[tuple[int, int]] = Counter()
     for arch, times in Counter(drawn).items():
         counts.update(dict.fromkeys(parts_of(arch), times))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zlib
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,7 +37,13 @@ def loss_of(arch, step=0):
 
 
 def probes_at(step=0):
-    return Probes(batch=lambda arch: loss_of(arch, step), held_out=lambda arch: loss_of(arch, step) + 1)
+    return Probes(lambda arch: loss_of(arch, step), lambda arch: loss_of(arch, step) + 1, overlaps_of)
+
+
+def overlaps_of(archs):
+    """Made-up gradients that agree the more, the more parts of their keys architectures share."""
+    parts = [set(re.split("[-_]", arch.key)) for arch in archs]
+    return np.array([[len(a & b) / len(a | b) for b in parts] for a in parts])
 
 
 def rng_of(seed, step, index):
@@ -116,7 +124,11 @@ def test_a_space_of_equal_macs_is_one_bin(name, monkeypatch):
 def test_probes_that_answer_with_no_number_stop_no_run(name):
     """A network may diverge; which draws follow is of no matter, but they must be there and the state stay sane."""
     sampler = SAMPLERS[name](JOINT, seed=0)
-    broken = Probes(batch=lambda arch: float("nan"), held_out=lambda arch: float("inf"))
+    broken = Probes(
+        batch=lambda arch: float("nan"),
+        held_out=lambda arch: float("inf"),
+        overlaps=lambda archs: np.full((len(archs), len(archs)), np.nan),
+    )
     for step in (0, 20, 40):
         sampler.begin_step(step, 100, broken)
         JOINT.validate(sampler.draw(rng_of(0, step, 0), broken))
@@ -182,7 +194,7 @@ def test_the_package_needs_no_torch():
 @given(seed=st.integers(0, 2**32 - 1))
 def test_best_and_worst_up_pick_by_loss_among_candidates_of_one_bin(name, pick, seed):
     probed = []
-    probes = Probes(batch=lambda arch: probed.append(arch) or loss_of(arch), held_out=loss_of)
+    probes = replace(probes_at(), batch=lambda arch: probed.append(arch) or loss_of(arch))
     sampler = SAMPLERS[name](JOINT, seed=0)
     arch = sampler.draw(np.random.default_rng(seed), probes)
     assert len(probed) == CANDIDATES
@@ -195,7 +207,7 @@ def test_best_and_worst_up_pick_by_loss_among_candidates_of_one_bin(name, pick, 
 def test_a_candidate_without_a_finite_loss_is_not_picked(name, bad):
     answers = iter([bad, 2.0, bad])
     probed = []
-    probes = Probes(batch=lambda arch: probed.append(arch) or next(answers), held_out=loss_of)
+    probes = replace(probes_at(), batch=lambda arch: probed.append(arch) or next(answers))
     assert SAMPLERS[name](JOINT, seed=0).draw(np.random.default_rng(0), probes) is probed[1]
 
 
@@ -234,7 +246,7 @@ def test_a_bank_serves_draws_only_when_more_than_half_full(band, monkeypatch):
     monkeypatch.setattr(adjacent_band, "CAPACITY", 10)
     band.reuse = 1.0
     bank, probes, probed = band.banks[band.level], probes_at(), []
-    counting = Probes(batch=lambda arch: probed.append(arch) or probes.batch(arch), held_out=probes.held_out)
+    counting = replace(probes_at(), batch=lambda arch: probed.append(arch) or probes.batch(arch))
     for index in range(30):
         arch = band.draw(rng_of(0, 0, index), counting)
         assert arch in probed
@@ -299,7 +311,7 @@ def test_the_bin_whose_held_out_loss_falls_is_drawn_more(shifted):
     target = shifted.references[3]
     for step in range(0, 2000, 20):
         held_out = lambda arch, step=step: 2.0 - (step / 2000 if arch == target else 0.0)  # noqa: E731
-        shifted.begin_step(step, 2000, Probes(batch=loss_of, held_out=held_out))
+        shifted.begin_step(step, 2000, replace(probes_at(), held_out=held_out))
     assert shifted.probability.argmax() == 3
     drawn = [shifted.draw(rng_of(0, 0, index), probes_at()) for index in range(800)]
     share = np.bincount(shifted.bins.index(macs(JOINT, drawn)), minlength=len(shifted.bins)) / len(drawn)
@@ -309,7 +321,7 @@ def test_the_bin_whose_held_out_loss_falls_is_drawn_more(shifted):
 def test_the_same_references_one_per_bin_are_probed_every_period(shifted):
     probed = {}
     for step in range(60):
-        probes = Probes(batch=loss_of, held_out=lambda a, step=step: probed.setdefault(step, []).append(a) or 1.0)
+        probes = replace(probes_at(), held_out=lambda a, step=step: probed.setdefault(step, []).append(a) or 1.0)
         shifted.begin_step(step, 60, probes)
     assert list(probed) == [0, 20, 40]
     assert probed[0] == probed[20] == probed[40]
@@ -318,7 +330,7 @@ def test_the_same_references_one_per_bin_are_probed_every_period(shifted):
 
 def test_a_loss_that_is_not_finite_leaves_the_slopes_alone(shifted):
     for step, loss in ((0, 2.0), (20, np.nan), (40, np.inf), (60, 1.0)):
-        shifted.begin_step(step, 100, Probes(batch=loss_of, held_out=lambda arch, loss=loss: loss))
+        shifted.begin_step(step, 100, replace(probes_at(), held_out=lambda arch, loss=loss: loss))
     assert (shifted.slopes == 0).all()
-    shifted.begin_step(80, 100, Probes(batch=loss_of, held_out=lambda arch: 0.5))
+    shifted.begin_step(80, 100, replace(probes_at(), held_out=lambda arch: 0.5))
     np.testing.assert_allclose(shifted.slopes, 0.05)
