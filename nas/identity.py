@@ -26,6 +26,11 @@ class Identity:
     lookahead: int
     context: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name in ("space", "objectives", "limits", "context"):  # of a study's file, which may have been changed
+            if not isinstance(value := getattr(self, name), Mapping):
+                raise ValueError(f"{name} is {value!r}; valid: an object")
+
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """For example `seed is 0 in the study and 1 now`; empty when `other` is this identity as a mapping."""
         mine, theirs = self.flat(), flatten(json.loads(json.dumps(other)))

@@ -184,19 +184,27 @@ class Run:
         return self.path / "evaluations.jsonl"
 
     def study(self, name: str) -> Path:
-        """The journal of a study. Raises RunError for a name that is no plain file name.
+        """The journal of a study. Raises RunError for a name that is no plain file name, or without room for it.
 
         And for a study of a remote run that two machines have continued differently.
         """
         check_study_name(name)
         if self.mirror:
             self.mirror.require_one_history(f"studies/{name}.journal")
-        return self.path / "studies" / f"{name}.journal"
+        return self._studies() / f"{name}.journal"
 
     def study_names(self) -> list[str]:
-        """The studies made so far, by name; a file of another name, such as a copy, is none."""
-        names = (file.name.removesuffix(".journal") for file in (self.path / "studies").glob("*.journal"))
+        """The studies made so far, by name; a file of another name, such as a copy, is none. Nor is a link to nothing.
+
+        Raises RunError where a file stands in place of their folder.
+        """
+        names = (file.name.removesuffix(".journal") for file in self._studies().glob("*.journal") if file.exists())
         return sorted(filter(_is_study_name, names))
+
+    def _studies(self) -> Path:
+        folder = self.path / "studies"
+        require_empty(folder, None)
+        return folder
 
 
 def check_study_name(name: str) -> None:

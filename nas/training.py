@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from nas.data_options import DataOptions
+from nas.outside import absolute, absolute_teacher, warn_of_splits
 from nas.run import Run, RunError, require_new, writing
 from nas.spaces import Source, SpaceSource, resolve
 from search_spaces.compare import differences
@@ -178,7 +179,7 @@ def check_new(
         raise ValueError("a new run needs a space and a data set: --space and --data")
     source = resolve(space)
     if recipe.get("teacher"):
-        recipe = {**recipe, "teacher": _absolute_teacher(recipe["teacher"])}
+        recipe = {**recipe, "teacher": absolute_teacher(recipe["teacher"])}
     config = TrainConfig(**recipe)
     options = DataOptions(data, source.image_size if image_size is None else image_size, skip_corrupt)
     require_new(out)
@@ -200,6 +201,7 @@ def _new_trainer(
     from supernet.train import resolve_device
 
     resolve_device(device)
+    start = None if init_from is None else {"folder": absolute(init_from)}
     images = _prepare(options, config.seed, download)
     log.info("%s: %s", options.spec, balance.summary(images))
     for concern in balance.concerns(images):
@@ -211,7 +213,9 @@ def _new_trainer(
     if not network.num_pools:
         for setting in config.about_pools():
             log.warning("%s has no effect: space %r places no pools", setting, network.name)
-    return _trainer(network, images, config, {"folder": _absolute(init_from)} if init_from else None, device, ranks)
+    for model in (start["folder"] if start else None, config.teacher):
+        warn_of_splits(model, options, config.seed)
+    return _trainer(network, images, config, start, device, ranks)
 
 
 def _trainer(
@@ -262,18 +266,6 @@ def _check_memory(space: NetworkSpace, members: int) -> None:
         )
 
 
-def _absolute(path: str | Path) -> str:
-    """So that a run can be continued from any folder."""
-    return str(Path(path).expanduser().resolve())
-
-
-def _absolute_teacher(spec: str) -> str:
-    if not spec.startswith("torchvision:"):
-        return _absolute(spec)
-    name, colon, file = spec.removeprefix("torchvision:").partition(":")
-    return f"torchvision:{name}{colon}{_absolute(file) if file else ''}"
-
-
 def _prepare(options: DataOptions, seed: int, download: bool) -> ImageData:
     from supernet import datasets
     from supernet.data import prepare
@@ -296,14 +288,14 @@ def check_resumed(
     """Refuses settings that are given again and differ from the run's."""
     begun = asdict(run.recipe)
     if recipe.get("teacher"):
-        recipe = {**recipe, "teacher": _absolute_teacher(recipe["teacher"])}
+        recipe = {**recipe, "teacher": absolute_teacher(recipe["teacher"])}
     if unknown := recipe.keys() - begun.keys():
         raise TypeError(f"unknown setting {min(unknown)!r}; valid: {', '.join(begun)}")
     started = asdict(run.data) | begun | {"data": run.data.spec}
     started["init_from"] = run.init_from["folder"] if run.init_from else None
     given = {"data": data and DataOptions(data).spec, **options, **recipe}
-    if given.get("init_from"):
-        given["init_from"] = _absolute(given["init_from"])
+    if given.get("init_from") is not None:
+        given["init_from"] = absolute(given["init_from"])
     differs = [f"{name} was {started[name]!r} and is now {v!r}" for name, v in _given(given) if started[name] != v]
     if space is not None:
         network = resolve(space).build(run.space.in_channels, run.space.image_size, run.space.num_classes)

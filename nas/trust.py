@@ -297,7 +297,7 @@ def _warn_of_changes(run: Run, basis: Basis, archs: int) -> None:
     others = sorted({file.parent.name for file in folder.parent.glob("epochs*/*.json")} - {folder.name})
     if others and not folder.exists():
         log.warning("%s has stand-alone trainings of %s; those of %s start anew", run, ", ".join(others), folder.name)
-    if not (run.path / "trust.json").exists():
+    if not (run.path / "trust.json").is_file():
         return
     try:
         last = quote(run, basis.weights)

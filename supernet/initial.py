@@ -32,13 +32,16 @@ def initialise(weights: SharedWeights, folder: Path, classes: tuple[str, ...]) -
     classes: those of the data set. The classifier is taken over where the model has the same, and else left as drawn.
     Returns what a run records: `folder`, the `arch`, the SHA-256 of the model's `weights`, and `classifier`, "kept" or
     "redrawn".
-    Raises ExportedError when the folder is no exported model, or naming what differs when it is one of another space.
+    Raises ExportedError when the folder is no exported model, or naming what differs when it is one of another space,
+    or what is no finite number.
     """
     from supernet.checkpoint import weights_hash
 
     model = read_exported(folder)
     if differs := _differences(model.space, weights.space):
         raise ExportedError(f"{folder} is a model of another space: {'; '.join(differs)}")
+    if bad := [name for name, t in model.subnet.state_dict().items() if not torch.isfinite(t).all()]:
+        raise ExportedError(f"{folder} has weights that are no finite numbers: {bad[0]}")
     kept = list(classes) == model.config.get("label_names")
     for supernet in members_of(weights):
         _write(supernet, model.subnet, kept)

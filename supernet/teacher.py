@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,8 @@ def _torchvision(spec: str, data: ImageData) -> Teacher:
             network.load_state_dict(load_file(file))
         except (OSError, SafetensorError, RuntimeError) as error:
             raise TeacherError(
-                f"{file} does not hold the weights of {name} for {data.num_classes} classes: {error}"
+                f"{file} does not hold the weights of {name} for {data.num_classes} classes: "
+                + textwrap.shorten(str(error), 300)  # which may name every weight
             ) from None
         return Teacher(network, (data.mean, data.mean), (data.std, data.std), None)
     weights: Any = models.get_model_weights(name).DEFAULT

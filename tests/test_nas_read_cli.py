@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -190,6 +191,39 @@ def test_what_cannot_be_compared_is_named_with_exit_code_2(run, nas, tmp_path, s
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert message in err
+
+
+@pytest.mark.parametrize("bad", [None, [], "text"])
+def test_a_study_whose_settings_were_changed_is_listed_as_damaged(run, nas, bad):
+    write_study(run, "good", make_trials(3))
+    write_study(run, "bad", make_trials(3))
+    file = run.study("bad")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    (settings,) = [line["user_attr"]["nas"] for line in lines if "nas" in line.get("user_attr", ())]
+    settings["context"] = bad
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    code, out, _ = nas("studies", run.path, "--json")
+    rows = {row["study"]: row for row in json.loads(out)}
+    assert code == 0
+    assert f"context is {bad!r}; valid: an object" in rows["bad"]["error"]
+    assert rows["good"]["error"] is None
+    for command in ("pareto", "query", "resume"):
+        code, _, err = nas(command, run.path, "--study-name", "bad")
+        assert code != 0
+        assert f"context is {bad!r}; valid: an object" in err
+
+
+def test_a_link_to_nothing_is_no_study_and_a_file_no_folder_of_them(run, nas):
+    write_study(run, "good", make_trials(3))
+    run.study("lost").symlink_to(run.path / "nowhere")
+    code, out, _ = nas("studies", run.path, "--json")
+    assert (code, [row["study"] for row in json.loads(out)]) == (0, ["good"])
+    shutil.rmtree(run.path / "studies")
+    (run.path / "studies").write_text("notes")
+    for command in (["studies"], ["pareto"], ["search", "--num-workers", 0]):
+        code, _, err = nas(command[0], run.path, *command[1:])
+        assert code == 2
+        assert f"{run.path / 'studies'} is a file; a folder is needed" in err
 
 
 @pytest.mark.parametrize("size", [1, 40, 200])

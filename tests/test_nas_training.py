@@ -151,6 +151,10 @@ def test_a_training_that_starts_from_a_model_records_it_and_resumes_bit_for_bit(
     start = json.loads((whole / "run.json").read_text())["init_from"]
     assert (start["folder"], start["classifier"]) == (str(model), "kept")
     assert start["arch"] == json.loads((model / "config.json").read_text())["arch"]
+    export_subnet(whole, Run.open(whole).space.smallest(), tmp_path / "exported")
+    config = json.loads((tmp_path / "exported" / "config.json").read_text())
+    assert config["init_from"] == {"weights": start["weights"], "classifier": "kept"}
+    assert f"`{start['weights'][:16]}`, classifier kept" in (tmp_path / "exported" / "README.md").read_text()
     stopped = iter([False] * 3 + [True] * 99)
     with pytest.raises(Interrupted):
         train("digits", "digits", parts, init_from="model", epochs=1, batch_size=64, should_stop=lambda: next(stopped))
@@ -205,8 +209,25 @@ def test_a_model_trained_on_other_classes_gives_its_body(nas, model, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "given",
+    [["--init-from", "model"], ["--teacher", "model", "--recipe", "distillation=ce_kd"]],
+    ids=["start", "teacher"],
+)
+def test_a_model_that_was_trained_on_images_that_now_score_is_warned_of(nas, model, caplog, given):
+    """As another seed splits the same data otherwise."""
+    options = ["--space", "digits", "--data", "digits", "--epochs", 1, "--batch-size", 360, *given]
+    for seed, warned in ((0, 0), (1, 1)):
+        caplog.clear()
+        code, _, err = nas("train", *options, "--seed", seed, "-o", f"seed{seed}")
+        assert code == 0, err
+        assert caplog.text.count("are images it was trained on, and scores are too high") == warned
+    assert "if it is the same data, train with --seed 0" in caplog.text
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--init-from", ""], "init_from is ''; leave it out to start from random weights"),
         (["--init-from", "nowhere"], "nowhere is no exported model ("),
         (["--init-from", "."], "is no exported model ("),
         (

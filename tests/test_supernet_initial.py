@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from spaces import NETWORKS
 from supernets import images, randomised
 
@@ -119,6 +119,11 @@ def test_what_is_no_exported_model_is_named(tmp_path):
         initialise(supernet, tmp_path / "nowhere", ())
     exported(tmp_path, NETWORKS["digits"], NETWORKS["digits"].smallest())
     weights = tmp_path / "model.safetensors"
+    broken = load_file(weights)
+    broken["stem.conv.weight"][0] = torch.nan
+    save_file(broken, weights)
+    with pytest.raises(ExportedError, match=r"has weights that are no finite numbers: stem.conv.weight"):
+        initialise(supernet, tmp_path, ())
     save_file({"stem.conv.weight": torch.zeros(1)}, weights)
     with pytest.raises(ExportedError, match=r"model.safetensors has not the weights of its config.json"):
         initialise(supernet, tmp_path, ())

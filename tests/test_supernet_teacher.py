@@ -77,6 +77,15 @@ def test_a_torchvision_network_with_weights_of_ones_own(tmp_path):
     torch.testing.assert_close(teacher(x), network(x))
 
 
+def test_weights_of_another_network_are_refused_in_few_words(tmp_path):
+    from torchvision import models
+
+    save_file(models.squeezenet1_1(num_classes=10).state_dict(), tmp_path / "weights.safetensors")
+    with pytest.raises(TeacherError, match="does not hold the weights of resnet18 for 10 classes: ") as caught:
+        load_teacher(f"torchvision:resnet18:{tmp_path / 'weights.safetensors'}", colours())
+    assert len(str(caught.value)) < 600
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [

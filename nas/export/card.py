@@ -37,6 +37,7 @@ def config(run: Run, arch: Arch, data: ImageData) -> dict[str, Any]:
         "space": run.space.to_dict(),
         "arch": arch.to_dict(),
         "data": run.data.name,
+        "init_from": run.init_from and {name: run.init_from.get(name) for name in ("weights", "classifier")},
         "versions": versions(),
     }
 
@@ -54,6 +55,7 @@ def model_card(run: Run, arch: Arch, c: Certificate) -> str:
         "Data set": run.data.name,
         "Search space": run.space.name,
         "Supernet (SHA-256 of its weights)": f"`{c.supernet[:16]}`",
+        **_start(run),
         "Training seed": str(c.seed),
         "Trust in the supernet's ranking": quoted_text(c.trust),
     }
@@ -80,6 +82,16 @@ logits = model(preprocess(images))  # uint8 [batch, {run.space.in_channels}, hei
 
 Architecture: `{json.dumps(c.key)[1:-1]}`
 """
+
+
+def _start(run: Run) -> dict[str, str]:
+    """The model that the supernet's weights started from, where there was one."""
+    if run.init_from is None:
+        return {}
+    digest, classifier = (run.init_from.get(name) for name in ("weights", "classifier"))
+    return {
+        "The supernet started from a model (SHA-256 of its weights)": f"`{str(digest)[:16]}`, classifier {classifier}"
+    }
 
 
 def _measured(check: FormatCheck) -> str:
