@@ -88,6 +88,22 @@ def test_it_measures_once_a_period_and_keeps_what_it_knows_when_a_network_diverg
     np.testing.assert_equal(sampler.state(), known)
 
 
+def test_overlaps_of_the_same_architectures_are_averaged_whatever_their_scale():
+    sampler, rng = InfluenceEven(POOLING, seed=0), np.random.default_rng(0)
+    expected = None
+    for step, scale in enumerate((1.0, 50.0, 0.01), start=1):
+        gradients = rng.standard_normal((36, 50)) + 1
+        overlaps = gradients @ gradients.T
+        sampler.begin_step(step * sampler.period, 10**6, probes_of(lambda archs, g=scale * overlaps: g))
+        relative = overlaps / np.diag(overlaps).mean()
+        expected = relative if expected is None else 0.8 * expected + 0.2 * relative
+        np.testing.assert_allclose(sampler.overlaps, expected)
+        np.testing.assert_allclose(sampler.shares, even_shares(expected))
+        resumed = InfluenceEven(POOLING, seed=0)
+        resumed.load(sampler.state())
+        sampler = resumed
+
+
 def test_a_small_space_is_compared_whole_and_a_large_one_by_new_samples():
     asked = []
     probes = probes_of(lambda archs: asked.append(archs) or np.eye(len(archs)))

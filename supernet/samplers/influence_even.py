@@ -17,6 +17,7 @@ CANDIDATES = 36  # architectures that a measurement compares
 FLOATS = 1 << 28  # that their gradients may take together
 STEPS_EACH = 10  # between two measurements, for each candidate: measuring is a tenth of the passes of single path
 UNIFORM_SHARE = 0.2  # of the draws
+KEPT = 0.8  # of what is known when the same architectures are measured again: one minibatch alone is noisy
 RIDGE = 0.003  # per candidate: keeps shares apart from the noise of the gradients, and from zero
 _CANDIDATES = 0x1F1  # sets the candidates' random numbers apart from those of the draws
 
@@ -28,8 +29,8 @@ class InfluenceEven(Sampler):
     what a step on itself does, the sum over all draws says how fast a subnet learns in the supernet compared with
     being trained alone. Weights trained unevenly rank subnets by that before anything else; so the shares of the draws
     are chosen to make it equal, by non-negative least squares on the overlaps of the gradients, measured anew on the
-    way. What is compared are all architectures, or in a larger space a fresh uniform sample each time; a fifth of the
-    draws are uniform, and all before the first measurement are.
+    way. What is compared are all architectures, by a moving average, or in a larger space a fresh uniform sample each
+    time; a fifth of the draws are uniform, and all before the first measurement are.
 
     Own work; that conflicts of gradients spoil rankings was used before to split supernets (GM-NAS, Hu et al. 2022).
     """
@@ -43,6 +44,7 @@ class InfluenceEven(Sampler):
         self.period = STEPS_EACH * (len(self._all) if self._all else self.most)
         self.archs: list[Arch] = []
         self.shares = np.zeros(0)
+        self.overlaps = np.zeros((0, 0))
 
     def begin_step(self, step: int, total_steps: int, probes: Probes) -> None:
         """Measures, at the first step of every period but the first."""
@@ -50,8 +52,12 @@ class InfluenceEven(Sampler):
             return
         archs = self._all or self._sample(step)
         overlaps = probes.overlaps(archs)
-        if np.isfinite(overlaps).all() and (np.diag(overlaps) > 0).all():
-            self.archs, self.shares = archs, even_shares(overlaps)
+        if not np.isfinite(overlaps).all() or not (np.diag(overlaps) > 0).all():
+            return
+        overlaps = overlaps / np.diag(overlaps).mean()  # gradients shrink as training goes on
+        if self._all and self.archs:
+            overlaps = KEPT * self.overlaps + (1 - KEPT) * overlaps
+        self.archs, self.overlaps, self.shares = archs, overlaps, even_shares(overlaps)
 
     def draw(self, rng: np.random.Generator, probes: Probes) -> Arch:
         """One of the candidates by their shares, or any architecture."""
@@ -60,14 +66,15 @@ class InfluenceEven(Sampler):
         return self.archs[int(rng.choice(len(self.archs), p=self.shares))]
 
     def state(self) -> dict[str, np.ndarray]:
-        """The candidates' `genes` [n, genes] and their `shares` [n]."""
+        """The candidates' `genes` [n, genes], `shares` [n] and `overlaps` [n, n]."""
         genes = np.array([self.space.encode(arch) for arch in self.archs], dtype=np.int64)
-        return {"genes": genes.reshape(len(self.archs), len(self.space.genes)), "shares": self.shares.copy()}
+        genes = genes.reshape(len(self.archs), len(self.space.genes))
+        return {"genes": genes, "shares": self.shares.copy(), "overlaps": self.overlaps.copy()}
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
-        """Restores candidates and shares."""
+        """Restores candidates, shares and overlaps."""
         self.archs = [self.space.decode(genes.tolist()) for genes in state["genes"]]
-        self.shares = np.array(state["shares"])
+        self.shares, self.overlaps = np.array(state["shares"]), np.array(state["overlaps"])
 
     def _sample(self, step: int) -> list[Arch]:
         """Different architectures, uniform."""
