@@ -85,6 +85,8 @@ class Probe:
 @contextmanager
 def _buffers_kept(supernet: SharedWeights) -> Iterator[None]:
     before = [buffer.clone() for buffer in supernet.buffers()]
-    yield
-    for buffer, value in zip(supernet.buffers(), before):
-        buffer.copy_(value)
+    try:
+        yield
+    finally:
+        for buffer, value in zip(supernet.buffers(), before):
+            buffer.copy_(value)

@@ -47,6 +47,13 @@ def test_architectures_that_share_nothing_are_drawn_uniformly_however_steep_thei
     np.testing.assert_allclose(even_shares(np.diag([0.01, 1.0, 1.0, 100.0])), 1 / 4)
 
 
+def test_architectures_that_undo_each_other_are_drawn_uniformly():
+    np.testing.assert_allclose(even_shares(np.array([[1.0, -1.0], [-1.0, 1.0]])), 1 / 2)
+    shares = even_shares(np.array([[1.0, -2.0], [-2.0, 4.0]]))
+    assert shares.min() >= 0
+    assert shares.sum() == pytest.approx(1)
+
+
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(2, 36), shared=st.floats(0, 3))
 def test_influence_is_more_even_than_by_uniform_draws(seed, n, shared):

@@ -66,15 +66,16 @@ class InfluenceEven(Sampler):
         return self.archs[int(rng.choice(len(self.archs), p=self.shares))]
 
     def state(self) -> dict[str, np.ndarray]:
-        """The candidates' `genes` [n, genes], `shares` [n] and `overlaps` [n, n]."""
+        """The candidates' `genes` [n, genes] and `overlaps` [n, n], which decide their shares."""
         genes = np.array([self.space.encode(arch) for arch in self.archs], dtype=np.int64)
         genes = genes.reshape(len(self.archs), len(self.space.genes))
-        return {"genes": genes, "shares": self.shares.copy(), "overlaps": self.overlaps.copy()}
+        return {"genes": genes, "overlaps": self.overlaps.copy()}
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
-        """Restores candidates, shares and overlaps."""
+        """Restores candidates and overlaps, and so the shares."""
         self.archs = [self.space.decode(genes.tolist()) for genes in state["genes"]]
-        self.shares, self.overlaps = np.array(state["shares"]), np.array(state["overlaps"])
+        self.overlaps = np.array(state["overlaps"])
+        self.shares = even_shares(self.overlaps) if self.archs else np.zeros(0)
 
     def _sample(self, step: int) -> list[Arch]:
         """Different architectures, uniform."""
@@ -95,4 +96,6 @@ def even_shares(overlaps: np.ndarray) -> np.ndarray:
     influence = (overlaps / np.diag(overlaps)).T
     matrix = np.vstack([influence, np.sqrt(RIDGE * n) * np.eye(n)])
     shares, _ = nnls(matrix, np.concatenate([np.ones(n), np.zeros(n)]))
+    if not shares.any():  # gradients that oppose each other: no draws train all
+        return np.full(n, 1 / n)
     return shares / shares.sum()
