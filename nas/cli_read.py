@@ -73,7 +73,7 @@ def studies(run: RunFolder, as_json: Json = False) -> None:
     elif open_ones:
         next_step(f"nas resume {quoted(run)}{_study_option(open_ones[0]['study'])}")
     else:
-        compare = f", or: nas compare {quoted(run)}" if len(intact) == len(rows) and _comparable(rows) else ""
+        compare = f", or: nas compare {quoted(run)}" if _comparable(intact) else ""
         next_step(f"nas pareto {quoted(run)}{_study_option(intact[0]['study'])}{compare}")
 
 

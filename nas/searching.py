@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from nas import front_latency, pareto, strategies
-from nas.evaluating import check_evaluator, context_of, evaluator_spec
-from nas.problem import Problem
-from nas.profiles import Profile, contexts, contexts_of, costs_with, keep
-from nas.quantities import LATENCY
-from nas.run import Run, RunError
-from nas.trust_report import (
+from nas.calibrations import (
     concern_beyond_sample,
     is_recalibrated,
     load_calibration,
     require_calibration,
     require_calibration_of,
 )
+from nas.evaluating import check_evaluator, context_of, evaluator_spec
+from nas.problem import Problem
+from nas.profiles import Profile, contexts, contexts_of, costs_with, keep
+from nas.quantities import LATENCY
+from nas.run import Run, RunError
 from search_spaces.arch import Arch
 from search_spaces.feasible import preflight
 from search_spaces.limits import Limit, bounds

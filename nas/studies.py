@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +16,8 @@ from nas.run import Run, RunError
 from nas.searching import is_stale, read_run_study
 from nas.store import StoredStudy, StudyError, read_studies, read_study
 from nas.trial import Trial
+
+log = logging.getLogger(__name__)
 
 _FIXED = ("space", "objectives", "limits", "context")  # what has to be equal for a comparison to mean anything
 
@@ -65,9 +69,9 @@ def _row(run: Run, name: str) -> dict[str, Any]:
 
 def find_studies(sources: Sequence[str]) -> list[NamedStudy]:
     """The studies that `sources` mean, each once: journal files, run folders (or URLs) with all their studies, or
-    RUN:NAME.
+    RUN:NAME. Of a folder, damaged studies are left out with a warning.
 
-    Raises StudyError or RunError naming a source that is none of these, or holds no study.
+    Raises StudyError or RunError naming a source that is none of these, or holds no study that can be read.
     """
     found: dict[tuple[Path, str], NamedStudy] = {}
     for source in sources:
@@ -84,15 +88,29 @@ def _of_source(source: str) -> list[tuple[Path, NamedStudy]]:
         return [(path, NamedStudy(name, stored)) for name, stored in zip(names, studies, strict=True)]
     folder, colon, study_name = source.rpartition(":")
     if path.is_dir() or study_name.startswith("//"):
-        run = Run.open(source)
-        names = run.study_names()
-        if not names:
-            raise RunError(f"{run} has no studies; make one with: nas search {run}")
-    elif colon:
-        run, names = Run.open(folder), [study_name]
-    else:
-        raise StudyError(f"there is no journal file and no run folder {source}")
-    return [(run.study(name), NamedStudy(f"{run}:{name}", read_run_study(run, name))) for name in names]
+        return _of_run(Run.open(source))
+    if colon:
+        run = Run.open(folder)
+        return [(run.study(study_name), NamedStudy(f"{run}:{study_name}", read_run_study(run, study_name)))]
+    raise StudyError(f"there is no journal file and no run folder {source}")
+
+
+def _of_run(run: Run) -> list[tuple[Path, NamedStudy]]:
+    """All studies of the run that can be read."""
+    names = run.study_names()
+    if not names:
+        raise RunError(f"{run} has no studies; make one with: nas search {shlex.quote(str(run))}")
+    intact, damage = [], []
+    for name in names:
+        try:
+            intact.append((run.study(name), NamedStudy(f"{run}:{name}", read_run_study(run, name))))
+        except (StudyError, OSError) as error:
+            damage.append(error)
+    if not intact:
+        raise damage[0]
+    for reason in damage:
+        log.warning("left out: %s", reason)
+    return intact
 
 
 def group_studies(studies: Sequence[NamedStudy]) -> dict[str, list[list[Trial]]]:

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas.calibration import LEAST_PAIRS, Calibration
+from nas.calibrations import save
 from nas.run import Run, RunError, require_empty, write_json, writing
 from nas.sampling import TooFewError, spread_sample
-from nas.trust_report import Basis, Pair, command_again, compared, figures, quote, save
+from nas.trust_report import Basis, Pair, command_again, compared, figures, quote
 from search_spaces import cost
 from search_spaces.arch import Arch
 from search_spaces.network import NetworkSpace

@@ -18,7 +18,8 @@ from studies import CONTEXT, IDENTITY, SPACE, make_run, make_trials, write_study
 from nas import pareto
 from nas.compare import as_json, checkpoints, compare
 from nas.plots import save_comparison
-from nas.store import JournalStore
+from nas.run import RunError
+from nas.store import JournalStore, StudyError
 from nas.studies import find_studies, group_studies
 from nas.trial import Trial
 
@@ -180,6 +181,23 @@ def test_sources_are_files_folders_and_names_each_study_once(tmp_path) -> None:
     for name in ("x", "y"):
         JournalStore(shared, dataclasses.replace(IDENTITY, study_name=name), SPACE).close()
     assert [s.name for s in find_studies([str(shared)])] == [f"{shared}:x", f"{shared}:y"]
+
+
+def test_of_a_folder_damaged_studies_are_left_out_with_a_warning(tmp_path, caplog) -> None:
+    run = make_run(tmp_path / "a run")
+    write_study(run, "a", make_trials(2))
+    run.study("bad").write_text("hello\n")
+    assert [s.name for s in find_studies([str(run.path)])] == [f"{run.path}:a"]
+    assert f"left out: {run.study('bad')} is not a study file" in caplog.text
+    for source in (f"{run.path}:bad", str(run.study("bad"))):  # it is what was asked for
+        with pytest.raises(StudyError, match=r"bad\.journal is not a study file"):
+            find_studies([source])
+    run.study("a").unlink()
+    with pytest.raises(StudyError, match=r"bad\.journal is not a study file"):
+        find_studies([str(run.path)])
+    run.study("bad").unlink()
+    with pytest.raises(RunError, match=f"has no studies; make one with: nas search '{run.path}'"):
+        find_studies([str(run.path)])
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,13 @@ from safetensors.torch import load_file, save_file
 from trusts import N, report_of
 
 from nas import export_subnet
+from nas.calibrations import load_calibration
 from nas.cli_trust import _advice
 from nas.run import Run, RunError
 from nas.searching import search_run
 from nas.training import Interrupted, train
 from nas.trust import _file, quote, sample_of, trust_run
-from nas.trust_report import load_calibration, quoted_text
+from nas.trust_report import quoted_text
 from search_spaces import catalog
 from search_spaces.network import NetworkSpace, Stage
 from supernet import checkpoint

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from trusts import N, report_of
 
+from nas.calibrations import load_calibration
 from nas.run import Run, RunError
 from nas.searching import open_study, search_run
 from nas.summary import summarize
 from nas.trust import trust_run
-from nas.trust_report import load_calibration
 
 ROOT = Path(__file__).parent.parent
 
@@ -126,6 +126,14 @@ def test_a_search_beyond_the_calibrations_sample_warns(trusted_copy, caplog, lim
         assert "of at most 1M MACs" in told[0]
         assert "Search with --max-macs 1000000" in told[0]
         assert re.search(again, told[0])
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_that_the_record_of_former_calibrations_is_damaged_is_said(trusted_copy, caplog, text):
+    file = trusted_copy / "calibrations.json"
+    file.write_text(text)
+    search_run(trusted_copy, n_trials=2, num_workers=0, score="calibrated", limits={"macs": 1e6})
+    assert f"{file} is damaged: how former calibrations were made is no longer known" in caplog.text
 
 
 @pytest.mark.parametrize(
