@@ -120,7 +120,7 @@ def training_shares(recipe: dict, archs: list[Arch]) -> np.ndarray | None:
     def unasked(_: Any) -> Any:
         raise AssertionError
 
-    probes = Probes(unasked, unasked, unasked)
+    probes = Probes(unasked, unasked)
     sampler = SAMPLERS[recipe["sampler"]](SPACE, recipe["seed"])
     if sampler.asks_probes:
         return None

@@ -45,7 +45,7 @@ def train(
         str | None,
         typer.Option(
             help="How they are drawn: uniform, macs_weighted, pool_weighted, macs_binned, best_up, worst_up, "
-            "adjacent_band, shifted or influence_even.",
+            "adjacent_band or shifted.",
             show_default="uniform", rich_help_panel=_PARTS,
         ),
     ] = None,

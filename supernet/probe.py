@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,25 +51,6 @@ class Probe:
         self.ranks.average([top1])
         return float(top1)
 
-    def overlaps(self, supernet: SharedWeights, archs: Sequence[Arch], images: Tensor, labels: Tensor) -> np.ndarray:
-        """Inner products [n, n] of the gradients of n architectures' mean cross-entropies on normalised images.
-
-        With the batch's own statistics; of a distributed training, on the whole batch.
-        """
-        weights = [weight for weight in supernet.parameters() if weight.requires_grad]
-        rows = []
-        for arch in archs:
-            with _buffers_kept(supernet):
-                with self.autocast():
-                    loss = label_loss(supernet(images, supernet.space.canonical(arch)), labels)
-                rows.append(torch.autograd.grad(loss, weights, allow_unused=True))
-            self.ranks.average([grad for grad in rows[-1] if grad is not None])
-        gram = torch.zeros(len(rows), len(rows), device=images.device, dtype=weights[0].dtype)
-        for weight, grads in zip(weights, zip(*rows)):
-            flat = torch.stack([torch.zeros_like(weight) if grad is None else grad for grad in grads]).flatten(1)
-            gram += flat @ flat.T
-        return gram.double().cpu().numpy()
-
     def _held_out(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         split = self.data.calibration
         rows = rows.to(split.labels.device)
@@ -78,15 +58,9 @@ class Probe:
 
     @torch.no_grad()
     def _logits(self, supernet: SharedWeights, arch: Arch, images: Tensor) -> Tensor:
-        with _buffers_kept(supernet), self.autocast():
-            return supernet(images, arch)
-
-
-@contextmanager
-def _buffers_kept(supernet: SharedWeights) -> Iterator[None]:
-    before = [buffer.clone() for buffer in supernet.buffers()]
-    try:
-        yield
-    finally:
+        before = [buffer.clone() for buffer in supernet.buffers()]
+        with self.autocast():
+            logits = supernet(images, arch)
         for buffer, value in zip(supernet.buffers(), before):
             buffer.copy_(value)
+        return logits

@@ -164,7 +164,6 @@ class Trainer:
         probes = Probes(
             batch=lambda arch: self.probe.loss(self.supernet, arch, images, labels),
             held_out=lambda arch: self.probe.held_out_loss(self.supernet, arch),
-            overlaps=lambda archs: self.probe.overlaps(self.supernet, archs, images, labels),
         )
         if not phase.largest_only:
             self.sampler.begin_step(self.step, self.total_steps, probes)

@@ -26,7 +26,6 @@ from supernet.distributed import ALONE, RankError, Ranks, joined
 from supernet.fit import Hooks, fit
 from supernet.model import Supernet
 from supernet.recipe import TrainConfig
-from supernet.samplers.influence_even import InfluenceEven
 from supernet.sync_norm import LostRankError, global_batch_norm, together
 from supernet.train import SpikeError, Trainer
 
@@ -35,7 +34,6 @@ TINY = NetworkSpace("tiny", (Stage((1, 2), (4, 8), (1, 3)), Stage((1,), (8,), (3
 CONFIG = TrainConfig(epochs=1, batch_size=240, lr=0.1, dropout=0.0, seed=3)
 RECIPES = {
     "sandwich": replace(CONFIG, sampler="best_up"),
-    "measured": replace(CONFIG, step_plan="single_path", sampler="influence_even"),
     "chunked": replace(CONFIG, step_plan="chunked", num_random=3, distillation="none", mixup=0.0),
 }
 STEPS = 3
@@ -47,8 +45,6 @@ def trainer_of(config: TrainConfig, ranks: Ranks, space: NetworkSpace = TINY) ->
     data = prepare(datasets.load("digits"), seed=0)
     trainer = Trainer(Supernet(space), data, config, "cpu", ranks=ranks)
     trainer.autocast = nullcontext  # bf16 would hide what fp32 shows
-    if isinstance(trainer.sampler, InfluenceEven):
-        trainer.sampler.period = 1  # it measures before every step but the first
     return trainer
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import zlib
@@ -37,13 +36,7 @@ def loss_of(arch, step=0):
 
 
 def probes_at(step=0):
-    return Probes(lambda arch: loss_of(arch, step), lambda arch: loss_of(arch, step) + 1, overlaps_of)
-
-
-def overlaps_of(archs):
-    """Made-up gradients that agree the more, the more parts of their keys architectures share."""
-    parts = [set(re.split("[-_]", arch.key)) for arch in archs]
-    return np.array([[len(a & b) / len(a | b) for b in parts] for a in parts])
+    return Probes(lambda arch: loss_of(arch, step), lambda arch: loss_of(arch, step) + 1)
 
 
 def rng_of(seed, step, index):
@@ -124,11 +117,7 @@ def test_a_space_of_equal_macs_is_one_bin(name, monkeypatch):
 def test_probes_that_answer_with_no_number_stop_no_run(name):
     """A network may diverge; which draws follow is of no matter, but they must be there and the state stay sane."""
     sampler = SAMPLERS[name](JOINT, seed=0)
-    broken = Probes(
-        batch=lambda arch: float("nan"),
-        held_out=lambda arch: float("inf"),
-        overlaps=lambda archs: np.full((len(archs), len(archs)), np.nan),
-    )
+    broken = Probes(batch=lambda arch: float("nan"), held_out=lambda arch: float("inf"))
     for step in (0, 20, 40):
         sampler.begin_step(step, 100, broken)
         JOINT.validate(sampler.draw(rng_of(0, step, 0), broken))

@@ -8,7 +8,6 @@ from __future__ import annotations
 from supernet.samplers.adjacent_band import AdjacentBand
 from supernet.samplers.base import Probe, Probes, Sampler
 from supernet.samplers.best_up import BestUp
-from supernet.samplers.influence_even import InfluenceEven
 from supernet.samplers.macs_binned import MacsBinned
 from supernet.samplers.macs_weighted import MacsWeighted
 from supernet.samplers.pool_weighted import PoolWeighted
@@ -25,7 +24,6 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "worst_up": WorstUp,
     "adjacent_band": AdjacentBand,
     "shifted": Shifted,
-    "influence_even": InfluenceEven,
 }
 
 __all__ = ["SAMPLERS", "Probe", "Probes", "Sampler"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,13 +19,11 @@ Probe = Callable[[Arch], float]
 class Probes:
     """What a sampler may ask of the shared weights as they stand.
 
-    batch: on the step's own minibatch. held_out: on images that are never trained on. overlaps: inner products [n, n]
-    of the gradients that n architectures have on the step's own minibatch.
+    batch: on the step's own minibatch. held_out: on images that are never trained on.
     """
 
     batch: Probe
     held_out: Probe
-    overlaps: Callable[[Sequence[Arch]], np.ndarray]
 
 
 class Sampler(ABC):
