@@ -23,7 +23,7 @@ MADE = "calibrations.json"  # the options of `nas trust` that made each calibrat
 
 
 def save(run: Run, report: dict[str, Any], calibration: Calibration) -> None:
-    """Writes `trust.json` and `calibration.json` into the run."""
+    """Writes `trust.json`, `calibration.json` and how that was made into the run."""
     identity = {name: report[name] for name in ("weights", "data", "epochs", "seed", "max_macs")}
     write_json(calibration_file(run), {"format": FORMAT, **identity, **calibration.to_dict()})
     made = {"archs": report["n"]} | {name: report[name] for name in ("epochs", "seed", "max_macs")}

@@ -90,8 +90,7 @@ def _of_source(source: str) -> list[tuple[Path, NamedStudy]]:
     if path.is_dir() or study_name.startswith("//"):
         return _of_run(Run.open(source))
     if colon:
-        run = Run.open(folder)
-        return [(run.study(study_name), NamedStudy(f"{run}:{study_name}", read_run_study(run, study_name)))]
+        return [_named(Run.open(folder), study_name)]
     raise StudyError(f"there is no journal file and no run folder {source}")
 
 
@@ -103,7 +102,7 @@ def _of_run(run: Run) -> list[tuple[Path, NamedStudy]]:
     intact, damage = [], []
     for name in names:
         try:
-            intact.append((run.study(name), NamedStudy(f"{run}:{name}", read_run_study(run, name))))
+            intact.append(_named(run, name))
         except (StudyError, OSError) as error:
             damage.append(error)
     if not intact:
@@ -111,6 +110,10 @@ def _of_run(run: Run) -> list[tuple[Path, NamedStudy]]:
     for reason in damage:
         log.warning("left out: %s", reason)
     return intact
+
+
+def _named(run: Run, name: str) -> tuple[Path, NamedStudy]:
+    return run.study(name), NamedStudy(f"{run}:{name}", read_run_study(run, name))
 
 
 def group_studies(studies: Sequence[NamedStudy]) -> dict[str, list[list[Trial]]]:
