@@ -29,7 +29,7 @@ from nas.export.isolated import Question, ask
 from nas.front_latency import over_budget
 from nas.profiles import Profile, costs_with
 from nas.profiling import measure_archs
-from nas.run import write_json
+from nas.json_file import write_json
 from search_spaces import cost
 from search_spaces.arch import Arch
 from search_spaces.network import NetworkSpace

@@ -25,7 +25,8 @@ from machine import describe
 
 from nas.progress import TrainingProgress
 from nas.quantities import show_quantity
-from nas.run import Run, write_json
+from nas.json_file import write_json
+from nas.run import Run
 from nas.searching import search_run
 from nas.terminal import stderr
 from nas.training import load_trained, train

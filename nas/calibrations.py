@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from nas.calibration import Calibration
+from nas.json_file import write_json
 from nas.quantities import show_quantity
-from nas.run import Run, RunError, write_json
+from nas.run import Run, RunError
 from nas.trust_report import command_again, read_object
 from search_spaces import cost
 

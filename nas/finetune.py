@@ -13,7 +13,8 @@ import numpy as np
 from nas.finetune_records import Candidate, Records, basis_of, best
 from nas.finetune_report import inherited_in_study, summarize
 from nas.finetune_work import Work, sample_config
-from nas.run import Run, RunError, write_json, writing
+from nas.json_file import write_json
+from nas.run import Run, RunError, writing
 from nas.searching import open_study
 from search_spaces.arch import Arch
 from search_spaces.plan import plan

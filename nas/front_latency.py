@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
+from nas.json_file import write_json
 from nas.profiles import Profile, ProfileError, kept
-from nas.run import Run, write_json
+from nas.run import Run
 from search_spaces.arch import Arch
 from search_spaces.limits import Limit, bounds
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from nas.json_file import write_json
 from nas.latency_model import Errors, LatencyModel, held_out
 from nas.quantities import LATENCY
-from nas.run import Run, versions, write_json
+from nas.run import Run, versions
 from search_spaces import cost
 from search_spaces.arch import Arch
 from search_spaces.limits import BatchCost, bounds

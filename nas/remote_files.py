@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
-from nas.run import write_json
+from nas.json_file import write_json
 
 PRIVATE = (".lock", ".writer", ".tmp", ".previous", ".status.json")  # neither pulled nor published
 

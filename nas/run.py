@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import platform
 import time
-import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -18,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from nas.data_options import DataOptions
 from nas.file_lock import is_held, locked
+from nas.json_file import write_json
+from nas.study_names import MOST_NAME_BYTES, is_study_name
 from search_spaces.network import NetworkSpace
 from supernet.header import read_state
 from supernet.recipe import TrainConfig
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 FORMAT = "nas-run-1"
 
-_MOST_NAME_BYTES = 200  # of a study: file systems take 255, and its files have endings
 _LOOK_SECONDS = 0.05  # for which `is_training` may at most hold the lock
 
 
@@ -199,7 +198,7 @@ class Run:
         Raises RunError where a file stands in place of their folder.
         """
         names = (file.name.removesuffix(".journal") for file in self._studies().glob("*.journal") if file.exists())
-        return sorted(filter(_is_study_name, names))
+        return sorted(filter(is_study_name, names))
 
     def _studies(self) -> Path:
         folder = self.path / "studies"
@@ -209,22 +208,11 @@ class Run:
 
 def check_study_name(name: str) -> None:
     """Raises RunError for what is no name of a study: a plain file name in letters and digits of any script."""
-    if not _is_study_name(name):
+    if not is_study_name(name):
         raise RunError(
             f"study name {name!r} is not valid: use up to 100 letters, digits, '.', '_' and '-', no '.' first, "
-            f"in composed form (NFC) and up to {_MOST_NAME_BYTES} bytes of UTF-8"
+            f"in composed form (NFC) and up to {MOST_NAME_BYTES} bytes of UTF-8"
         )
-
-
-def _is_study_name(name: str) -> bool:
-    if not 1 <= len(name) <= 100 or name.startswith(".") or not unicodedata.is_normalized("NFC", name):
-        return False  # two spellings that look the same would be two studies, and on some file systems one
-    return all(map(_is_of_a_name, name)) and len(name.encode()) <= _MOST_NAME_BYTES
-
-
-def _is_of_a_name(character: str) -> bool:
-    """Marks are letters' vowel signs and accents, without which many scripts cannot be written."""
-    return character.isalnum() or character in "._-" or unicodedata.category(character).startswith("M")
 
 
 @contextmanager
@@ -284,17 +272,6 @@ def require_empty(path: Path, advice: str | None) -> None:
             raise RunError(f"{place} is a file; a folder is needed")
     if advice and path.is_dir() and any(path.iterdir()):
         raise RunError(f"the folder {path} is not empty; {advice}")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes indented JSON atomically: readers see the old file or the new one. Raises OSError naming the file."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:  # which names no file where the disk is full
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def versions() -> dict[str, str]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nas.run import write_json
+from nas.json_file import write_json
 from workers.pool import Pool
 
 _WRITE_SECONDS = 1.0

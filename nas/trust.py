@@ -20,7 +20,8 @@ import numpy as np
 
 from nas.calibration import LEAST_PAIRS, Calibration
 from nas.calibrations import save
-from nas.run import Run, RunError, require_empty, write_json, writing
+from nas.json_file import write_json
+from nas.run import Run, RunError, require_empty, writing
 from nas.sampling import TooFewError, spread_sample
 from nas.trust_report import Basis, Pair, command_again, compared, figures, quote
 from search_spaces import cost

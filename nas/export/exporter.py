@@ -25,7 +25,8 @@ from nas.export.certificate import (
 )
 from nas.export.formats import ALWAYS, FORMATS, Exportable, checked_formats
 from nas.finetune_report import load_finetuned
-from nas.run import Run, versions, write_json
+from nas.json_file import write_json
+from nas.run import Run, versions
 from nas.training import load_trained
 from nas.trust_report import quote
 from search_spaces.arch import Arch

@@ -10,8 +10,9 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
+from nas.json_file import write_json
 from nas.quantities import show_quantity
-from nas.run import Run, versions, write_json
+from nas.run import Run, versions
 
 if TYPE_CHECKING:
     from nas.export.front import Entry

@@ -20,7 +20,8 @@ from uuid import uuid4
 
 from pydantic import TypeAdapter
 
-from nas.run import Run, write_json
+from nas.json_file import write_json
+from nas.run import Run
 from nas.service.requests import ExportSettings, ResumeSettings, SearchSettings
 from nas.service.state import Library
 
