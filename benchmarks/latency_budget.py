@@ -27,9 +27,9 @@ import nas
 from nas.export.formats import FORMATS, Exportable
 from nas.export.isolated import Question, ask
 from nas.front_latency import over_budget
+from nas.json_file import write_json
 from nas.profiles import Profile, costs_with
 from nas.profiling import measure_archs
-from nas.json_file import write_json
 from search_spaces import cost
 from search_spaces.arch import Arch
 from search_spaces.network import NetworkSpace

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from machine import describe
 
+from nas.json_file import write_json
 from nas.progress import TrainingProgress
 from nas.quantities import show_quantity
-from nas.json_file import write_json
 from nas.run import Run
 from nas.searching import search_run
 from nas.terminal import stderr

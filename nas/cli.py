@@ -213,7 +213,7 @@ def main() -> None:
         code = _exit_code(error)
         if code is None:
             raise
-        _fail(str(error), code)
+        _fail(_said(error), code)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -231,6 +231,13 @@ def _exit_code(error: Exception) -> int | None:
     if isinstance(error, OSError | RuntimeError):
         return 1
     return None
+
+
+def _said(error: Exception) -> str:
+    """What it says; of the system's errors without their number."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _fail(message: str, code: int) -> None:

@@ -116,6 +116,7 @@ def compare(
     """
     from nas.compare import as_json as comparison_as_json
     from nas.compare import compare as compare_groups
+    from nas.run import is_url
     from nas.studies import find_studies, group_studies
 
     if out is not None and not out.parent.is_dir():
@@ -135,12 +136,13 @@ def compare(
     tables.print_comparison(comparison)
     if picture:
         print(f"picture: {picture}")
+    run = quoted(sources[0]) if len(sources) == 1 and (is_url(sources[0]) or Path(sources[0]).is_dir()) else "RUN"
     if len(comparison.groups) == 1:
-        next_step("nas search RUN --strategy OTHER --study-name NAME, to have another strategy to compare with")
+        next_step(f"nas search {run} --strategy OTHER --study-name NAME, to have another strategy to compare with")
     elif min(len(curves.best) for curves in comparison.groups.values()) < 3:
-        next_step("nas search RUN --strategy STRATEGY --seed N --study-name NAME: a few seeds more say more")
+        next_step(f"nas search {run} --strategy STRATEGY --seed N --study-name NAME: a few seeds more say more")
     elif picture:
-        next_step("nas pareto RUN --study-name NAME, for the front of one of them")
+        next_step(f"nas pareto {run} --study-name NAME, for the front of one of them")
     else:
         next_step(f"nas compare {' '.join(map(quoted, sources))} -o compare.png")
 

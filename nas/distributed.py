@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.continuing import continued
 from nas.run import Run
 from nas.spaces import SpaceSource
-from nas.training import Interrupted, OnRecord, check_new, check_resumed, load_data, make_run, train
+from nas.training import Interrupted, OnRecord, check_new, load_data, make_run, train
 
 if TYPE_CHECKING:
     from workers.ray_train import Channel
@@ -54,7 +55,7 @@ def train_on_ray(
     if resume:
         run = Run.open(out)
         options = {"image_size": image_size, "skip_corrupt": skip_corrupt, "init_from": init_from}
-        check_resumed(run, space, data, options, recipe)
+        run = continued(run, space, data, options, recipe)
         if download:
             load_data(run, download)  # once, before all workers look for it
     else:
@@ -73,7 +74,8 @@ def train_on_ray(
     with connected(address, num_workers, device):  # before the folder is made
         if not resume:
             run = make_run(new, out, ranks, init_from, download)
-        work = partial(_work, str(run.path.resolve()))
+        places = (run.data.spec, run.recipe.teacher)  # wherever they were moved
+        work = partial(_work, str(run.path.resolve()), *places)
         with run.publishing(run.path / "training"):  # workers see the folder on this machine alone
             for name in (run.checkpoint.name, LAST_GOOD):
                 run.fetch(name)
@@ -86,18 +88,19 @@ def train_on_ray(
     return run
 
 
-def _work(out: str, channel: Channel, device: str) -> str | None:
+def _work(out: str, data: str, teacher: str | None, channel: Channel, device: str) -> str | None:
     """One worker's part: the training, continued from where the folder's checkpoint is; why it stopped, if it did."""
     try:
         train(
             None,
-            None,
+            data,
             out,
             resume=True,
             device=device,
             on_start=lambda step, total: channel.send(("start", (step, total))),
             on_record=lambda record: channel.send(("record", record)),
             should_stop=channel.should_stop,
+            teacher=teacher,
         )
     except Interrupted as stop:
         return str(stop)

@@ -83,8 +83,9 @@ def basis_of(run: Run, state: Mapping[str, Any]) -> dict[str, str]:
 
     state: of the run's checkpoint.
     """
-    recipe = hashlib.sha256(json.dumps(asdict(run.recipe), sort_keys=True).encode()).hexdigest()
-    return {"format": FORMAT, "weights": state["weights_hash"], "data": state["data"], "recipe": recipe}
+    recipe = asdict(run.recipe) | {"teacher": state["teacher"]}  # its weights, wherever they lie
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    return {"format": FORMAT, "weights": state["weights_hash"], "data": state["data"], "recipe": digest}
 
 
 def best(candidates: list[Candidate]) -> Candidate:

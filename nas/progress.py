@@ -50,10 +50,16 @@ class TrainingProgress:
             self._writer.close()
 
     def start(self, step: int, total: int) -> None:
-        """The run stands at `step` of `total`; nothing is shown or written before this."""
+        """The run stands at `step` of `total`; nothing is shown or written before this.
+
+        Raises RunError where a file stands in place of the curves' folder.
+        """
         from tensorboardX import SummaryWriter
         from tensorboardX.record_writer import register_writer_factory
 
+        from nas.run import require_empty
+
+        require_empty(self._tensorboard, None)
         register_writer_factory(_CURVES, _EventFile)
         self._task = self._bar.add_task("training", total=total, completed=step, note="")
         self._writer = SummaryWriter(f"{_CURVES}:{self._tensorboard}")

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from search_spaces.limits import Limit, limit_text, short
+from search_spaces.limits import Limit, short
 
 LATENCY = "latency_ms"  # the metric of one device profile; of several, the beginning of their names
 
@@ -64,8 +64,3 @@ def show_metric(name: str, value: float) -> str:
     if name.startswith(LATENCY):
         return f"{value:.3g}"
     return f"{value:.2%}" if name == "top1" else show_quantity(value)
-
-
-def show_limit(name: str, limit: Limit) -> str:
-    """For example `macs ≤ 40M`, or `10M ≤ macs ≤ 40M`."""
-    return limit_text(name, limit, show_quantity)

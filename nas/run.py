@@ -140,6 +140,16 @@ class Run:
             raise RunError(f"{file} was changed: {error}") from None
         return description
 
+    def with_description(self, **changed: Any) -> Run:
+        """The same run with other values in its `description`, which is not written."""
+        run = Run(self.path, self.mirror)
+        vars(run)["description"] = self.description | changed
+        return run
+
+    def write_description(self) -> None:
+        """Makes `description` the run's; within `publishing`, or `writing`."""
+        write_json(self.path / "run.json", self.description)
+
     @cached_property
     def space(self) -> NetworkSpace:
         """The space that the supernet covers."""

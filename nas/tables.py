@@ -12,10 +12,10 @@ from rich.table import Table
 
 from nas.compare import INTERVAL
 from nas.front_latency import over_budget
-from nas.quantities import LATENCY, show_limit, show_metric, show_quantity
+from nas.quantities import LATENCY, show_metric, show_quantity
 from nas.ranking import ENOUGH_PAIRS
 from nas.trust_report import compared
-from search_spaces.limits import Limit
+from search_spaces.limits import Limit, limit_text
 
 if TYPE_CHECKING:
     from nas.compare import Comparison, Spread
@@ -153,7 +153,7 @@ def print_answer(answer: Answer, top: int) -> None:
     else:
         console.print("nothing fits" + ("; the nearest:" if answer.nearest else ""), highlight=False)
         rows = [
-            ("all limits" if name == "together" else show_limit(name, answer.limits[name]), found)
+            ("all limits" if name == "together" else limit_text(name, answer.limits[name]), found)
             for name, found in answer.nearest.items()
         ]
     if not rows:
@@ -267,7 +267,7 @@ def _table(*columns: str) -> Table:
 
 
 def _limits(limits: Mapping[str, Limit]) -> str:
-    return ", ".join(show_limit(name, limit) for name, limit in limits.items()) or "no limits"
+    return ", ".join(limit_text(name, limit) for name, limit in limits.items()) or "no limits"
 
 
 def _heading(metric: str) -> str:

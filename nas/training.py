@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from nas.continuing import continued
 from nas.data_options import DataOptions
 from nas.outside import absolute, absolute_teacher, warn_of_splits
 from nas.run import Run, RunError, require_new, writing
 from nas.spaces import Source, SpaceSource, resolve
 from search_spaces.compare import differences
+from supernet.callables import FunctionError, is_function
 from supernet.recipe import TrainConfig
 
 if TYPE_CHECKING:
@@ -58,7 +60,8 @@ def train(
     `supernet.recipe.TrainConfig`.
     init_from: folder of an exported model of the same space, of these or other classes: the supernet starts with its
     weights (`supernet.initial`).
-    resume: continue the run in `out`; whatever else is given must then be what it was started with.
+    resume: continue the run in `out`; whatever else is given must then be what it was started with. The data set and
+    a teacher may be given at another place; the run is there from then on, once they are found to be the same.
     on_start: called once with the step reached so far and the number of steps. on_record: every metric record.
     should_stop: polled after every step; True ends the call with `Interrupted`, after a checkpoint.
     Raises ValueError for a bad name or value, RunError for a folder in use, DataError for unusable images, and
@@ -67,6 +70,7 @@ def train(
     all must see, writes and calls `on_start` and `on_record`.
     """
     new = saved = None
+    moved = False
     if not resume:  # on every rank, so that none waits for one that has ended with an error
         new = check_new(space, data, out, image_size, bool(skip_corrupt), recipe)
 
@@ -84,10 +88,13 @@ def train(
             run = Run.open(out)
             if resume:
                 options = {"image_size": image_size, "skip_corrupt": skip_corrupt, "init_from": init_from}
-                check_resumed(run, space, data, options, recipe)
+                run, begun = continued(run, space, data, options, recipe), run
+                moved = run is not begun
             # before its first checkpoint a run has the state it started from, which knows its images
             states = (run.checkpoint, run.fetch(LAST_GOOD)) if resume else ()
             saved = next((path for path in states if checkpoint.exists(path)), None)
+            if moved and not saved:
+                raise RunError(f"{run} has no state yet that knows its data and teacher; start a new one elsewhere")
             trainer, _ = _trainer(
                 run.space, load_data(run, download), run.recipe, None if saved else run.init_from, device, ranks
             )
@@ -95,6 +102,8 @@ def train(
             if saved:
                 trainer.restore(saved)
             if ranks.is_main:
+                if moved:  # and the same, or it would not have been restored
+                    run.write_description()
                 on_start(trainer.step, trainer.total_steps)
             done = fit(trainer, run.checkpoint, run.metrics, Hooks(on_record, should_stop))
             if done and ranks.is_main and (concern := trainer.spikes.concern(trainer.config.lr)):
@@ -126,8 +135,21 @@ def _program() -> str:
 
 
 def load_data(run: Run, download: bool = False) -> ImageData:
-    """The run's images, split as they were for its training."""
-    return _prepare(run.data, run.recipe.seed, download)
+    """The run's images, split as they were for its training.
+
+    Raises DataError where they cannot be read; where their place is gone it says how to name another.
+    """
+    from supernet.data import DataError
+
+    try:
+        return _prepare(run.data, run.recipe.seed, download)
+    except (DataError, FunctionError) as error:
+        if run.data.place is None or run.data.place.exists():
+            raise
+        name = run.data.name
+        place = f"PLACE/{name}" if is_function(run.data.spec) else f"{name}:PLACE"
+        again = f"nas train -o {shlex.quote(str(run))} --resume --data {place}"
+        raise DataError(f"{error}; if it was moved, say where to: {again}") from None
 
 
 def load_trained(run: Run) -> tuple[SharedWeights, dict[str, Any], ImageData]:
@@ -138,7 +160,7 @@ def load_trained(run: Run) -> tuple[SharedWeights, dict[str, Any], ImageData]:
     """
     from supernet import checkpoint
     from supernet.data import fingerprint
-    from supernet.snapshot import changes
+    from supernet.snapshot import recipe_changes
     from supernet.train import load_supernet
 
     if not checkpoint.exists(run.checkpoint):
@@ -153,7 +175,7 @@ def load_trained(run: Run) -> tuple[SharedWeights, dict[str, Any], ImageData]:
             + "; ".join(f"its {name} is {theirs}, the run's {ours}" for name, theirs, ours in found)
         )
     recipe = asdict(run.recipe)
-    if differs := changes("recipe", {**recipe, **state["recipe"]}, recipe):  # one of an older version may lack some
+    if differs := recipe_changes({**recipe, **state["recipe"]}, recipe):  # one of an older version may lack some
         raise RunError(f"{run} is not as it was trained: {'; '.join(differs)}")
     if state["step"] < state["total_steps"]:
         log.warning(
@@ -276,36 +298,3 @@ def _prepare(options: DataOptions, seed: int, download: bool) -> ImageData:
     if raw.skipped:
         log.warning("%d corrupt images of %s were left out", raw.skipped, options.spec)
     return prepare(raw, seed)
-
-
-def check_resumed(
-    run: Run,
-    space: str | SpaceSource | None,
-    data: str | None,
-    options: Mapping[str, Any],
-    recipe: Mapping[str, Any],
-) -> None:
-    """Refuses settings that are given again and differ from the run's."""
-    begun = asdict(run.recipe)
-    if recipe.get("teacher"):
-        recipe = {**recipe, "teacher": absolute_teacher(recipe["teacher"])}
-    if unknown := recipe.keys() - begun.keys():
-        raise TypeError(f"unknown setting {min(unknown)!r}; valid: {', '.join(begun)}")
-    started = asdict(run.data) | begun | {"data": run.data.spec}
-    started["init_from"] = run.init_from["folder"] if run.init_from else None
-    given = {"data": data and DataOptions(data).spec, **options, **recipe}
-    if given.get("init_from") is not None:
-        given["init_from"] = absolute(given["init_from"])
-    differs = [f"{name} was {started[name]!r} and is now {v!r}" for name, v in _given(given) if started[name] != v]
-    if space is not None:
-        network = resolve(space).build(run.space.in_channels, run.space.image_size, run.space.num_classes)
-        found = differences(run.space, network)
-        if network.name != run.space.name:
-            found = [("space", repr(run.space.name), repr(network.name))]
-        differs += [f"{name} was {before} and is now {now}" for name, before, now in found]
-    if differs:
-        raise RunError(f"cannot resume {run}: {'; '.join(differs)}")
-
-
-def _given(values: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    return ((name, value) for name, value in values.items() if value is not None)

@@ -29,7 +29,7 @@ def checked_limit(name: str, limit: Any) -> Limit:
         assert high is not None
         return high
     if high is not None and low > high:
-        raise ValueError(f"limit {name!r} contradicts itself: at least {short(low)} and at most {short(high)}")
+        raise ValueError(f"limit {name!r} contradicts itself: at least {_in_full(low)} and at most {_in_full(high)}")
     return (low, high)
 
 
@@ -62,22 +62,25 @@ def violations(known: Mapping[str, np.ndarray], limits: Mapping[str, Limit]) -> 
     return np.stack(columns, axis=1) if columns else np.zeros((n, 0))
 
 
-def limit_text(name: str, limit: Limit, show: Callable[[float], str] | None = None) -> str:
-    """For example `macs ≤ 40M` or `10M ≤ macs ≤ 40M`. show: how to write a number."""
-    show = show or short
+def limit_text(name: str, limit: Limit) -> str:
+    """For example `macs ≤ 40M` or `10M ≤ macs ≤ 40M`, with all digits, so that no two limits look the same."""
     low, high = limit if isinstance(limit, tuple) else (None, limit)
-    lowest = "" if low is None else show(low)
+    lowest = "" if low is None else _in_full(low)
     if high is None:
         return f"{name} ≥ {lowest}"
-    return f"{lowest} ≤ {name} ≤ {show(high)}".removeprefix(" ≤ ")
+    return f"{lowest} ≤ {name} ≤ {_in_full(high)}".removeprefix(" ≤ ")
 
 
 def short(value: float, digits: int = 4) -> str:
-    """With a unit, and as many `digits` as count: 20_000_000 → `"20M"`. Below 1,000 there are four."""
+    """With a unit, and as many `digits` as count, below 1,000 at least four: 20_000_000 → `"20M"`."""
     for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(value) >= scale:
             return f"{value / scale:.{digits}g}{unit}"
-    return f"{value:.4g}"
+    return f"{value:.{max(digits, 4)}g}"
+
+
+def _in_full(value: float) -> str:
+    return short(value, 15)
 
 
 def _number(name: str, value: Any) -> float:

@@ -88,6 +88,13 @@ def _load_optimizer_state(trainer: Trainer, tensors: Mapping[str, Tensor]) -> No
         trainer.optimizer.state[params[name]][kind] = value.to(device)
 
 
+def recipe_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """`changes` of a recipe. Not a teacher's place: it may have moved, and its weights say whether it is the same."""
+    if saved["teacher"] and now["teacher"]:
+        saved = {**saved, "teacher": now["teacher"]}
+    return changes("recipe", saved, now)
+
+
 def changes(part: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What of `part` is not as it was, as `recipe lr was 0.1 and is now 0.2`."""
     names = sorted(name for name in saved.keys() | now.keys() if saved.get(name) != now.get(name))
@@ -95,7 +102,7 @@ def changes(part: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> list
 
 
 def _differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    found = [line for part in ("space", "recipe") for line in changes(part, saved[part], now[part])]
+    found = changes("space", saved["space"], now["space"]) + recipe_changes(saved["recipe"], now["recipe"])
     if saved["data"] != now["data"]:
         found.append("the images, labels or splits are not those it was trained on")
     if saved["teacher"] != now["teacher"]:

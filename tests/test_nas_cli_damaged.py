@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 
 import pytest
 
@@ -106,3 +108,16 @@ def test_two_trainings_of_one_run_are_refused(nas, run_copy):
         code, _, err = nas("train", "-o", run_copy, "--resume")
     assert code == 2
     assert "is being trained by another process" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "is_folder", "message"),
+    [("tensorboard", False, "is a file; a folder is needed"), ("metrics.jsonl", True, ": Is a directory")],
+)
+def test_what_stands_in_the_place_of_trainings_files_is_named(nas, run_copy, name, is_folder, message):
+    place = run_copy / name
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    place.mkdir() if is_folder else place.touch()
+    code, _, err = nas("train", "-o", run_copy, "--resume")
+    assert code in (1, 2)
+    assert re.search(f"^error: {re.escape(str(place))} ?{message}$", err, re.M)

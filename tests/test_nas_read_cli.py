@@ -154,7 +154,7 @@ def test_compare_draws_and_prints(run, nas, tmp_path):
     assert "evolution (n=3)" in out
     assert "reference point" in out
     assert Image.open(tmp_path / "curves.png").size == (1560, 600)
-    assert err.startswith("next: nas pareto RUN")
+    assert err.startswith(f"next: nas pareto {run.path} --study-name NAME")
     assert nas("compare", run.path)[2] == f"next: nas compare {run.path} -o compare.png\n"
     code, _, err = nas("compare", run.path, "-o", tmp_path / "nowhere" / "curves.png")
     assert (code, err) == (2, f"error: there is no folder {tmp_path / 'nowhere'} to draw into\n")

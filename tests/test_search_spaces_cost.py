@@ -278,8 +278,16 @@ def test_a_limit_that_makes_no_sense_is_refused(limit, message):
 
 
 def test_limits_read_as_people_write_them():
-    texts = [limit_text("macs", checked_limit("macs", limit)) for limit in (4e7, (None, 4e7), (1e7, None), (1e7, 4e7))]
-    assert texts == ["macs ≤ 40M", "macs ≤ 40M", "macs ≥ 10M", "10M ≤ macs ≤ 40M"]
+    limits = (4e7, (None, 4e7), (1e7, None), (1e7, 4e7), 40_001_234, (0, 312_550), 2.71828, 1e9 / 3)
+    assert [limit_text("macs", checked_limit("macs", limit)) for limit in limits] == [
+        "macs ≤ 40M", "macs ≤ 40M", "macs ≥ 10M", "10M ≤ macs ≤ 40M",
+        "macs ≤ 40.001234M", "0 ≤ macs ≤ 312.55k", "macs ≤ 2.71828", "macs ≤ 333.333333333333M",
+    ]  # fmt: skip
+
+
+@given(st.lists(st.floats(1e-3, 1e12).map(lambda x: float(f"{x:.12g}")), min_size=2, max_size=2, unique=True))
+def test_no_two_limits_that_people_write_look_the_same(limits):
+    assert len({limit_text("macs", limit) for limit in limits}) == 2
 
 
 def test_a_feasible_corner_that_no_descent_finds_is_listed():

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import warm_python
+from sklearn.datasets import load_digits
 
 from nas import distributed
 from nas.distributed import _work, train_on_ray
@@ -27,8 +30,16 @@ RECIPE: dict[str, Any] = {"epochs": 2, "batch_size": 360, "lr": 0.05, "dropout":
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return train(TINY, "digits", tmp_path_factory.mktemp("alone") / "run", device="cpu", **RECIPE)
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    digits = load_digits()
+    file = tmp_path_factory.mktemp("images") / "digits.npz"
+    np.savez(file, images=(digits.images * 15).astype(np.uint8), labels=digits.target)
+    return file
+
+
+@pytest.fixture(scope="module")
+def alone(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return train(TINY, f"npz:{images}", tmp_path_factory.mktemp("alone") / "run", device="cpu", **RECIPE)
 
 
 @pytest.fixture(autouse=True)
@@ -72,21 +83,25 @@ class Dying:
         return self._channel.should_stop()
 
 
-def work_until_killed(out: str, channel: ray_train.Channel, device: str) -> str | None:
-    return _work(out, Dying(channel, Path(out)), device)  # type: ignore[arg-type]
+def work_until_killed(out: str, data: str, teacher: None, channel: ray_train.Channel, device: str) -> str | None:
+    return _work(out, data, teacher, Dying(channel, Path(out)), device)  # type: ignore[arg-type]
 
 
 def test_two_workers_train_what_one_process_trains_though_stopped_and_killed(
-    alone: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    alone: Run, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Asked to stop before the workers are there, so stopped at the first step. Resumed, with a worker that dies in the
-    second epoch, so that all go on from the end of the first."""
+    """Asked to stop before the workers are there, so stopped at the first step. Resumed on data that were moved, with a
+    worker that dies in the second epoch, so that all go on from the end of the first."""
+    before, moved = (shutil.copy(images, tmp_path / name) for name in ("before.npz", "moved.npz"))
     started, records = [], []
     settings: dict[str, Any] = {"num_workers": 2, "device": "cpu", "on_start": lambda *at: started.append(at)}
     with pytest.raises(Interrupted, match=r"continue with: nas train -o .* --resume --num-workers 2$"):
-        train_on_ray(TINY, "digits", tmp_path / "run", **settings, **RECIPE, should_stop=lambda: True)
+        train_on_ray(TINY, f"npz:{before}", tmp_path / "run", **settings, **RECIPE, should_stop=lambda: True)
+    before.unlink()
     monkeypatch.setattr(distributed, "_work", work_until_killed)
-    run = train_on_ray(None, None, tmp_path / "run", **settings, resume=True, on_record=records.append)
+    settings |= {"resume": True, "on_record": records.append}
+    run = train_on_ray(None, f"npz:{moved}", tmp_path / "run", **settings)
+    assert Run.open(run.path).data.spec == f"npz:{moved}"
     assert started == [(0, 6), (1, 6)]
     assert (run.path / "died").exists()
     assert [json.loads(line) for line in (run.path / "starts").read_text().splitlines()] == [[1, 6], [3, 6]]
@@ -130,6 +145,6 @@ def test_an_error_of_the_training_itself_is_raised_and_not_tried_again(tmp_path:
     with pytest.raises(ValueError, match="the number of workers is 0"):
         train_on_ray(TINY, "digits", tmp_path / "run", num_workers=0)
     (tmp_path / "gone").mkdir()
-    work = partial(_work, str(tmp_path / "gone"))
+    work = partial(_work, str(tmp_path / "gone"), "digits", None)
     with pytest.raises(ValueError, match="gone is not a run folder"):
         ray_train.run_on_ray(work, 2, tmp_path, device="cpu", fatal=(ValueError,))

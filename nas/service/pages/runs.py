@@ -7,11 +7,12 @@ from typing import Any
 
 from nicegui import ui
 
-from nas.quantities import show_limit, show_quantity
+from nas.quantities import show_quantity
 from nas.service import state
 from nas.service.pages import charts
 from nas.service.pages.layout import ANSWER_SECONDS, ago, call, chip, chip_look, duration, empty, frame, link, panel
 from nas.service.service import Service
+from search_spaces.limits import limit_text
 
 _REFRESH_SECONDS = 2.0
 
@@ -132,7 +133,7 @@ def _row(run: dict[str, Any], study: dict[str, Any]) -> dict[str, Any]:
         "progress": f"{done:,}: all there are" if exhausted else f"{done:,} of {asked:,}" if asked else f"{done:,}",
         "share": 100 if exhausted else round(100 * min(1.0, done / asked)) if asked else 0,
         "best": charts.show(first, best["metrics"].get(first)) if best else "–",
-        "limits": ", ".join(show_limit(name, limit) for name, limit in study["limits"].items()) or "none",
+        "limits": ", ".join(limit_text(name, limit) for name, limit in study["limits"].items()) or "none",
         "strategy": study["strategy"] or "–",
         "workers": str(workers["alive"]) if live and workers["alive"] is not None else "–",
         "left": duration(study["seconds_left"]) if live else "–",

@@ -6,7 +6,6 @@ from typing import Any
 
 from nicegui import events, ui
 
-from nas.quantities import show_limit
 from nas.service.looks import Look
 from nas.service.pages import architecture, charts
 from nas.service.pages.controls import Controls
@@ -16,6 +15,7 @@ from nas.service.pages.layout import ANSWER_SECONDS, Tiles, chart, duration, emp
 from nas.service.pages.trials import TrialsTable
 from nas.service.service import Service
 from nas.service.study_view import StudyView
+from search_spaces.limits import limit_text
 
 _REFRESH_SECONDS = 1.0
 _DRAWING_SECONDS = 20.0  # after which a browser is asked once more whether it has drawn
@@ -81,7 +81,7 @@ class _SearchPage:
         identity = self._view.identity
         with ui.row().classes("items-center gap-x-5 gap-y-1 soft small"):
             if identity:
-                limits = ", ".join(show_limit(name, limit) for name, limit in self._view.limits.items())
+                limits = ", ".join(limit_text(name, limit) for name, limit in self._view.limits.items())
                 ui.label(f"{identity.strategy}, seed {identity.seed}, lookahead {identity.lookahead}")
                 ui.label(" and ".join(f"{way} {name}" for name, way in self._view.objectives.items()))
                 ui.label(limits or "no limits")
