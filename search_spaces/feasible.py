@@ -17,7 +17,8 @@ from search_spaces.space import Space
 ENUMERABLE = 100_000  # spaces up to this size are listed before anything is said not to exist
 _DRAWS = 32  # architectures costed at once: the vectorised cost makes a batch as cheap as a few single calls
 _STARTS = 4  # of the samples, the closest to the limits: where descents begin
-_ROUNDS, _NEAR = 48, 0.1  # rounds of mutants, where the descents end nearer than this
+_NEAR = 0.1  # where the descents end nearer than this, what is around them is looked at
+_ROUNDS, _AROUND, _KEPT = 48, 512, 300  # as often, so many architectures, around the closest of all so far
 _CHUNK = 4096  # architectures costed at once while listing a space
 
 
@@ -169,16 +170,31 @@ def descend(
 def _approach(
     space: Space[Any], starts: Sequence[Any], limits: Mapping[str, Limit], cost: BatchCost, rng: np.random.Generator
 ) -> Iterator[tuple[Any, float]]:
-    """Descents from `starts`; then mutants of the closest, since a narrow band may lie two genes away from them all."""
+    """Descents from `starts`; then what is around the closest: a narrow band may lie two genes away from them all."""
     nearest: list[tuple[Any, float]] = []
     for start in starts:
         nearest.append(descend(space, start, limits, cost, rng))
         yield nearest[-1]
+    seen: set[tuple[int, ...]] = set()
     for _ in range(_ROUNDS if min(left for _, left in nearest) < _NEAR else 0):
-        mutants = [space.mutate(nearest[i][0], rng) for i in rng.integers(len(nearest), size=_DRAWS)]
-        nearest += zip(mutants, excess(cost, mutants, limits).tolist())
-        nearest = sorted(nearest, key=lambda pair: pair[1])[: len(starts)]
+        if not (around := _around(space, [arch for arch, _ in nearest], seen, rng)):
+            break
+        nearest += zip(around, excess(cost, around, limits).tolist())
+        nearest = sorted(nearest, key=lambda pair: pair[1])[:_KEPT]
         yield nearest[0]
+
+
+def _around(space: Space[Any], archs: Sequence[Any], seen: set[tuple[int, ...]], rng: np.random.Generator) -> list[Any]:
+    """Up to `_AROUND` of the architectures that differ from one of `archs` in up to three genes; none is `seen`."""
+    encoded = np.array([space.encode(arch) for arch in archs])[rng.integers(len(archs), size=_AROUND)]
+    choices = np.array([len(gene.choices) for gene in space.genes])
+    for number in range(3):
+        rows = np.arange(_AROUND // (1 + number // 2))  # half of them change two genes only
+        changed = rng.integers(len(choices), size=len(rows))
+        encoded[rows, changed] = rng.integers(choices[changed])
+    found = set(map(tuple, encoded.tolist())) - seen
+    seen |= found
+    return [space.decode(list(genes)) for genes in sorted(found)]
 
 
 def chunks(space: Space[Any]) -> Iterator[list[Any]]:

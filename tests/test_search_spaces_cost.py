@@ -235,6 +235,17 @@ def test_samples_within_a_narrow_band_are_found(space, width):
         assert limits["macs"][0] <= cost.macs(space, arch) <= limits["macs"][1]
 
 
+@every_network
+def test_samples_within_a_percent_of_two_costs_are_found(space):
+    known = partial(cost.costs, space)
+    for seed in range(8):
+        aims = known([space.sample(np.random.default_rng(seed))])
+        limits = {name: (0.99 * float(aims[name][0]), 1.01 * float(aims[name][0])) for name in ("macs", "params")}
+        preflight(space, limits, known)
+        arch = sample_feasible(space, np.random.default_rng(seed), limits, known)
+        assert violations(known([arch]), limits).sum() == 0
+
+
 def test_limits_that_are_out_of_reach_one_by_one_name_both_values():
     space = ChoiceSpace({"x": tuple(range(10))})
 
