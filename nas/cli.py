@@ -213,6 +213,8 @@ def main() -> None:
         code = _exit_code(error)
         if code is None:
             raise
+        if code == 130 and _is_other_rank():
+            sys.exit(code)  # all ranks have stopped, and rank 0 says how to go on
         _fail(_said(error), code)
 
 
@@ -231,6 +233,12 @@ def _exit_code(error: Exception) -> int | None:
     if isinstance(error, OSError | RuntimeError):
         return 1
     return None
+
+
+def _is_other_rank() -> bool:
+    from nas.training import is_main_process
+
+    return not is_main_process()
 
 
 def _said(error: Exception) -> str:

@@ -117,7 +117,8 @@ def train(
     }  # fmt: skip
     settings = settings_of(recipe or [], {name: value for name, value in named.items() if value is not None})
     console, folder = stderr(), folder_of(out)
-    with stop_requests(say_stopping) as should_stop, TrainingProgress(console, folder / "tensorboard") as progress:
+    say = [say_stopping] if is_main_process() else []
+    with stop_requests(*say) as should_stop, TrainingProgress(console, folder / "tensorboard") as progress:
         run = _training(num_workers, address)(
             space, data, out, resume=resume, device=device, image_size=image_size, skip_corrupt=skip_corrupt,
             download=download, init_from=init_from, on_start=progress.start, on_record=progress.record,

@@ -16,7 +16,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 import warm_python
 
-from nas import cli_train, training
+from nas import cli, cli_train, training
 from search_spaces import catalog
 from search_spaces.network import NetworkSpace, Stage
 from supernet import datasets
@@ -256,3 +256,14 @@ def test_the_shares_of_each_part_make_up_the_batch():
     shares = [Ranks(rank, 2).rows(12, 3).view(3, 2) for rank in range(2)]
     assert torch.equal(torch.cat(shares, 1), torch.arange(12).view(3, 4))
     assert ALONE.rows(12, 3) is None
+
+
+def test_of_ranks_that_were_stopped_one_says_how_to_go_on(nas, monkeypatch):
+    def stopped() -> None:
+        raise training.Interrupted("stopped at step 3 of 9")
+
+    monkeypatch.setattr(cli, "app", stopped)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, said in (("0", "stopped at step 3 of 9\n"), ("1", "")):
+        monkeypatch.setenv("RANK", rank)
+        assert nas("train", "-o", "run", "--resume") == (130, "", said)
