@@ -104,6 +104,8 @@ def train(
             if ranks.is_main:
                 if moved:  # and the same, or it would not have been restored
                     run.write_description()
+                    taught = f", its teacher {run.recipe.teacher}" if run.recipe.teacher else ""
+                    log.info("from now on the data set of %s is %s%s", run, run.data.spec, taught)
                 on_start(trainer.step, trainer.total_steps)
             done = fit(trainer, run.checkpoint, run.metrics, Hooks(on_record, should_stop))
             if done and ranks.is_main and (concern := trainer.spikes.concern(trainer.config.lr)):
