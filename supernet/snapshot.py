@@ -90,7 +90,7 @@ def _load_optimizer_state(trainer: Trainer, tensors: Mapping[str, Tensor]) -> No
 
 def recipe_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """`changes` of a recipe. Not a teacher's place: it may have moved, and its weights say whether it is the same."""
-    if saved["teacher"] and now["teacher"]:
+    if saved.get("teacher") and now.get("teacher"):
         saved = {**saved, "teacher": now["teacher"]}
     return changes("recipe", saved, now)
 
