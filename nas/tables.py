@@ -15,7 +15,7 @@ from nas.front_latency import over_budget
 from nas.quantities import LATENCY, show_metric, show_quantity
 from nas.ranking import ENOUGH_PAIRS
 from nas.trust_report import compared
-from search_spaces.limits import Limit, limit_text
+from search_spaces.limits import Limit, limit_text, limits_text
 
 if TYPE_CHECKING:
     from nas.compare import Comparison, Spread
@@ -267,7 +267,7 @@ def _table(*columns: str) -> Table:
 
 
 def _limits(limits: Mapping[str, Limit]) -> str:
-    return ", ".join(limit_text(name, limit) for name, limit in limits.items()) or "no limits"
+    return limits_text(limits) or "no limits"
 
 
 def _heading(metric: str) -> str:

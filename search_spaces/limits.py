@@ -71,6 +71,11 @@ def limit_text(name: str, limit: Limit) -> str:
     return f"{lowest} ≤ {name} ≤ {_in_full(high)}".removeprefix(" ≤ ")
 
 
+def limits_text(limits: Mapping[str, Limit]) -> str:
+    """For example `macs ≤ 40M, params ≤ 200k`; empty without any."""
+    return ", ".join(limit_text(name, limit) for name, limit in limits.items())
+
+
 def short(value: float, digits: int = 4) -> str:
     """With a unit, and as many `digits` as count, below 1,000 at least four: 20_000_000 → `"20M"`."""
     for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):

@@ -19,7 +19,7 @@ from nas.service.state import study_names
 from nas.service.study_view import StudyView
 from nas.store import StoredStudy
 from nas.studies import NamedStudy, group_studies
-from search_spaces.limits import limit_text
+from search_spaces.limits import limits_text
 
 _MOST = 12  # studies in one picture
 _SYMBOLS = ("circle", "rect", "diamond", "triangle", "roundRect", "pin", "arrow")
@@ -105,7 +105,7 @@ def _table(views: dict[str, StudyView]) -> None:
             "evaluations": f"{len(view.trials):,}",
             "best": charts.show(first, view.best.metrics[first]) if view.best else "–", "front": len(view.front),
             "hypervolume": f"{view.hypervolumes[-1]:.4f}" if view.hypervolumes else "–",
-            "limits": ", ".join(limit_text(n, limit) for n, limit in view.limits.items()) or "none",
+            "limits": limits_text(view.limits) or "none",
             "href": link("search", *name.rpartition("/")[::2]),
         })  # fmt: skip
     described = [{"name": c, "label": c.capitalize(), "field": c, "align": "left", "sortable": True} for c in columns]

@@ -12,7 +12,7 @@ from nas.service import state
 from nas.service.pages import charts
 from nas.service.pages.layout import ANSWER_SECONDS, ago, call, chip, chip_look, duration, empty, frame, link, panel
 from nas.service.service import Service
-from search_spaces.limits import limit_text
+from search_spaces.limits import limits_text
 
 _REFRESH_SECONDS = 2.0
 
@@ -133,7 +133,7 @@ def _row(run: dict[str, Any], study: dict[str, Any]) -> dict[str, Any]:
         "progress": f"{done:,}: all there are" if exhausted else f"{done:,} of {asked:,}" if asked else f"{done:,}",
         "share": 100 if exhausted else round(100 * min(1.0, done / asked)) if asked else 0,
         "best": charts.show(first, best["metrics"].get(first)) if best else "–",
-        "limits": ", ".join(limit_text(name, limit) for name, limit in study["limits"].items()) or "none",
+        "limits": limits_text(study["limits"]) or "none",
         "strategy": study["strategy"] or "–",
         "workers": str(workers["alive"]) if live and workers["alive"] is not None else "–",
         "left": duration(study["seconds_left"]) if live else "–",

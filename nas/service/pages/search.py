@@ -15,7 +15,7 @@ from nas.service.pages.layout import ANSWER_SECONDS, Tiles, chart, duration, emp
 from nas.service.pages.trials import TrialsTable
 from nas.service.service import Service
 from nas.service.study_view import StudyView
-from search_spaces.limits import limit_text
+from search_spaces.limits import limits_text
 
 _REFRESH_SECONDS = 1.0
 _DRAWING_SECONDS = 20.0  # after which a browser is asked once more whether it has drawn
@@ -81,7 +81,7 @@ class _SearchPage:
         identity = self._view.identity
         with ui.row().classes("items-center gap-x-5 gap-y-1 soft small"):
             if identity:
-                limits = ", ".join(limit_text(name, limit) for name, limit in self._view.limits.items())
+                limits = limits_text(self._view.limits)
                 ui.label(f"{identity.strategy}, seed {identity.seed}, lookahead {identity.lookahead}")
                 ui.label(" and ".join(f"{way} {name}" for name, way in self._view.objectives.items()))
                 ui.label(limits or "no limits")
